@@ -1,0 +1,123 @@
+"""What every command shares: the common flags, and the session they open.
+
+Flags say where and how loudly; every choice that changes results is a recipe key, and a flag
+that sets one is only a shorter way to write it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+from alpaca_cli.core.progress import Progress
+
+if TYPE_CHECKING:
+    from alpaca_cli.core.runfolder import Fresh, RunFolder
+    from alpaca_cli.core.settings import Recipe
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", "-r", metavar="NAME|FILE", help="Recipe: a shipped name or a file."),
+]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="DIR", help="Run folder (default: runs/<recipe name>)."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe key, e.g. train.epochs=1."),
+]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Move earlier results aside and start anew.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the report as one JSON object on stdout.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings stay.")]
+FilesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[FILES]...", help="JSON, JSONL, Parquet (also .gz), or hub:<dataset>."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A command's surroundings: what to do, where, and where to say so."""
+
+    recipe: Recipe
+    run: RunFolder
+    progress: Progress
+    json: bool
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run folder for this process, and store the recipe as run in it."""
+        from alpaca_cli.core.files import write_text
+        from alpaca_cli.core.recipe import dump_recipe
+
+        with self.run.lock():
+            write_text(self.run.path / "recipe.yaml", dump_recipe(self.recipe))
+            yield
+
+    def finish(self, report: Any, shown: RenderableType, next_command: str = "") -> None:
+        """Print a stage's report (a dataclass) on stdout and name the command that follows."""
+        if self.json:
+            print_json(asdict(report))
+        else:
+            Console().print(shown)
+        if next_command:
+            self.progress.info(f"next: {next_command}")
+
+
+def open_session(
+    recipe: str | None = None,
+    run: Path | None = None,
+    sets: Sequence[str] | None = None,
+    *,
+    json: bool = False,
+    quiet: bool = False,
+    flags: Mapping[str, Any] | None = None,
+    name: str = "run",
+) -> Session:
+    """Read the recipe with `--set` values and flags over it, and find the run folder.
+
+    Args:
+        flags: recipe key -> (the flag as written, its value or None when not given).
+        name: the run's name when no recipe gives one.
+    """
+    from alpaca_cli.core.recipe import load_recipe
+    from alpaca_cli.core.runfolder import RunFolder
+
+    given = {key: pair for key, pair in (flags or {}).items() if pair[1] is not None}
+    loaded = load_recipe(recipe, overrides=sets or (), flags=given, default_name=name)
+    folder = run if run is not None else runs_folder() / loaded.name
+    return Session(loaded, RunFolder(folder), Progress(stderr(), quiet=quiet or json), json)
+
+
+def freshness(fresh: bool) -> Fresh:
+    """What `--fresh` on a single stage means: move its folder aside whatever it holds."""
+    return "always" if fresh else "never"
+
+
+def runs_folder() -> Path:
+    """Where runs are kept: `runs` below the current folder, or `ALPACA_RUNS`."""
+    return Path(os.environ.get("ALPACA_RUNS", "runs"))
+
+
+def stderr() -> Console:
+    """The console for progress, warnings and errors."""
+    return Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout, never wrapped or coloured."""
+    import json
+
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

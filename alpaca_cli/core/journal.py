@@ -1,0 +1,88 @@
+"""An append-only JSONL journal that survives `kill -9`.
+
+Rows are on disk when `append` returns. A crash can tear the last line only; opening the journal
+cuts that line off, so every line read is whole. A broken line anywhere else is not a crash but
+damage, and is refused with its number.
+
+What the rows mean is the caller's business. One writer at a time: the run folder's lock sees to
+that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alpaca_cli.core.files import disk_error, json_line, read_jsonl, sync_folder
+
+
+class Journal:
+    """The file at `path`, opened for appending and created when absent.
+
+    Attributes:
+        torn_bytes: how much of a half-written last line was cut off when opening.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Replies may hold private seeds: readable by the owner only.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._file = os.fdopen(descriptor, "ab", buffering=0)
+            sync_folder(path.parent)
+            size = path.stat().st_size
+            self._end = _end_of_last_line(path)
+            self.torn_bytes = size - self._end
+            if self.torn_bytes:
+                self._file.truncate(self._end)
+        except OSError as error:
+            raise disk_error(error, path) from error
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows with one fsync for all of them (a group commit).
+
+        Raises:
+            ResourceError: the disk is full. The torn part is cut off; nothing earlier is lost.
+        """
+        data = b"".join(map(json_line, rows))
+        try:
+            written = 0
+            while written < len(data):
+                written += self._file.write(data[written:])
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(self._end)
+            raise disk_error(error, self.path) from error
+        self._end += len(data)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows so far, oldest first; DataError with file and line on a damaged one."""
+        for _, row in read_jsonl(self.path):
+            yield row
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Offset just after the last newline, read backwards in blocks; 0 when there is none."""
+    block = 1 << 16
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - block)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0

@@ -1,0 +1,145 @@
+"""Progress for people and for logs, on stderr; results never pass through here.
+
+On a terminal: rich's live display. Elsewhere: one plain line every few seconds, so that a CI log
+stays readable. Stages receive a `Progress` and print nothing on their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+PLAIN_EVERY = 5.0  # seconds between plain lines
+
+
+class Progress:
+    """Where a stage says what it is doing.
+
+    Args:
+        console: a console on stderr.
+        quiet: only warnings are shown.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self.console = console
+        self.quiet = quiet
+
+    def info(self, text: str) -> None:
+        """A plain line, shown unless quiet."""
+        if not self.quiet:
+            self.console.print(escape(text), soft_wrap=True, highlight=False)
+
+    def warn(self, text: str) -> None:
+        """A warning, always shown: the result is right but may surprise."""
+        self.console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+    @contextmanager
+    def task(self, label: str, total: int | None = None) -> Iterator[Task]:
+        """A piece of work of `total` steps (unknown when None); yields the handle to advance."""
+        live = not self.quiet and self.console.is_terminal and not self.console.is_dumb_terminal
+        if live:
+            with RichProgress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[note]}", style="dim"),
+                console=self.console,
+            ) as display:
+                yield LiveTask(display, label, total)
+        else:
+            task = PlainTask(self, label, total)
+            try:
+                yield task
+            finally:
+                task.close()
+
+
+class Task:
+    """A running piece of work; `advance` moves it on, `note` is a short text beside it."""
+
+    def advance(self, steps: int = 1, note: str | None = None) -> None:
+        raise NotImplementedError
+
+    def set(self, done: int, note: str | None = None) -> None:
+        raise NotImplementedError
+
+
+class LiveTask(Task):
+    """A task in rich's live display."""
+
+    def __init__(self, display: RichProgress, label: str, total: int | None) -> None:
+        self._display = display
+        self._id = display.add_task(escape(label), total=total, note="")
+
+    def advance(self, steps: int = 1, note: str | None = None) -> None:
+        self._display.advance(self._id, steps)
+        if note is not None:
+            self._display.update(self._id, note=escape(note))
+
+    def set(self, done: int, note: str | None = None) -> None:
+        self._display.update(self._id, completed=done)
+        if note is not None:
+            self._display.update(self._id, note=escape(note))
+
+
+class PlainTask(Task):
+    """A task in a log: a line now and then, and one at the end."""
+
+    def __init__(self, progress: Progress, label: str, total: int | None) -> None:
+        self._progress, self._label, self._total = progress, label, total
+        self._done, self._note = 0, ""
+        self._start = self._shown = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str | None = None) -> None:
+        self.set(self._done + steps, note)
+
+    def set(self, done: int, note: str | None = None) -> None:
+        self._done = done
+        if note is not None:
+            self._note = note
+        if time.monotonic() - self._shown >= PLAIN_EVERY:
+            self._show()
+
+    def close(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        seconds = now - self._start
+        parts = [f"{self._label}: {self._done:,}"]
+        if self._total:
+            parts[0] += f"/{self._total:,}"
+            if 0 < self._done < self._total:
+                left = seconds / self._done * (self._total - self._done)
+                parts.append(f"about {_duration(left)} left")
+        parts.append(_duration(seconds))
+        if self._note:
+            parts.append(self._note)
+        self._progress.info(" · ".join(parts))
+        self._shown = now
+
+
+def _duration(seconds: float) -> str:
+    """`7s`, `3m05s`, `2h07m`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

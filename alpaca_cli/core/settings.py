@@ -1,0 +1,342 @@
+"""The keys of a recipe, each documented once, where it is defined.
+
+These texts are the source of `alpaca recipes schema` and of the key reference in the docs. Types
+are lax on purpose (`"1e-5"` is a number); unknown keys are errors. Reading a recipe from files,
+flags and the environment is `alpaca_cli.core.recipe`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict about keys, fields documented by their docstrings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Seeds(Section):
+    """The human-written tasks everything starts from."""
+
+    source: str = "builtin"
+    """`builtin`, or the path of a file of seed tasks in any format that alpaca reads."""
+
+    near_duplicate: float = Field(0.7, gt=0, le=1)
+    """Lint: two instructions with a ROUGE-L F1 above this are near-duplicates."""
+
+
+class Price(Section):
+    """What a teacher costs, in USD per million tokens."""
+
+    input: float = Field(ge=0)
+    """Prompt tokens."""
+
+    cached_input: float | None = Field(None, ge=0)
+    """Prompt tokens served from the provider's cache; the input price when not given."""
+
+    output: float = Field(ge=0)
+    """Completion tokens."""
+
+
+class ProceduralTeacher(Section):
+    """The embedded teacher: no network, no key, answers that are computed."""
+
+    kind: Literal["procedural"] = "procedural"
+
+    mistakes: float = Field(0.02, ge=0, le=0.5)
+    """Share of items in which it makes a mistake that LLMs make (for parser and filters)."""
+
+
+class OpenAITeacher(Section):
+    """Any endpoint that speaks the OpenAI HTTP protocol."""
+
+    kind: Literal["openai"]
+
+    model: str
+    """Model name, as the endpoint calls it."""
+
+    base_url: str | None = None
+    """Endpoint, e.g. `http://127.0.0.1:8000/v1`; OpenAI's (or `OPENAI_BASE_URL`) when not given."""
+
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key. The key itself is never in a recipe."""
+
+    protocol: Literal["auto", "chat-json", "chat-text", "completion"] = "auto"
+    """How tasks are asked for. `auto`: chat, JSON asked for in the prompt alone, which every
+    server understands; `chat-json`: the same with `response_format: json_object`; `chat-text`:
+    chat with numbered text; `completion`: the legacy endpoint, for base models. The parser
+    accepts every reply form in each."""
+
+    temperature: float = Field(1.0, ge=0, le=2)
+    """Sampling temperature; not sent when 1, the default everywhere."""
+
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling; not sent when 1."""
+
+    max_output_tokens: int = Field(8192, ge=1)
+    """Upper bound on the tokens of one reply."""
+
+    timeout: float = Field(300, gt=0)
+    """Seconds to wait for one reply."""
+
+    max_attempts: int = Field(6, ge=1)
+    """How often one request is tried when the endpoint is overloaded or unreachable."""
+
+    price: Price | None = None
+    """Prices for the cost figures; unknown when not given."""
+
+
+Teacher = Annotated[ProceduralTeacher | OpenAITeacher, Field(discriminator="kind")]
+
+
+class Filters(Section):
+    """Rules a candidate must pass before the novelty check; each rejection names its rule."""
+
+    min_words: int = Field(3, ge=0)
+    """Shortest instruction, in words. Source: Stanford Alpaca keeps more than 3."""
+
+    max_words: int = Field(150, ge=1)
+    """Longest instruction, in words. Source: Stanford Alpaca."""
+
+    max_output_words: int = Field(2000, ge=1)
+    """Longest output, in words."""
+
+    keywords: list[str] = []
+    """Instructions with one of these words are rejected, e.g. image, video, audio."""
+
+
+class Generate(Section):
+    """Self-instruct: the teacher writes new tasks from a few demonstrations."""
+
+    target: int = Field(100, ge=1)
+    """How many examples to keep."""
+
+    tasks_per_request: int = Field(20, ge=1, le=200)
+    """New tasks asked for in one request."""
+
+    demonstrations: int = Field(3, ge=0, le=20)
+    """Seed tasks shown in one request. Source: Stanford Alpaca, 3."""
+
+    teacher: Teacher = ProceduralTeacher()
+    """Who writes the tasks."""
+
+    concurrency: int = Field(16, ge=1, le=1024)
+    """Requests in flight at once."""
+
+    novelty: float = Field(0.7, gt=0, le=1)
+    """A candidate whose ROUGE-L F1 with a seed or kept example is above this is rejected."""
+
+    novelty_key: Literal["instruction", "instruction+input"] = "instruction"
+    """The text that the novelty check compares."""
+
+    filters: Filters = Filters()
+
+    min_yield: float = Field(0.5, ge=0)
+    """Stop when the last 50 requests kept fewer examples than this per request: the teacher has
+    nothing new to say. 0 never stops."""
+
+    max_requests: int | None = Field(None, ge=1)
+    """Stop after this many requests."""
+
+    max_cost: float | None = Field(None, gt=0)
+    """USD. No request is sent whose worst case could take the spending above this; needs
+    `teacher.price`."""
+
+    @model_validator(mode="after")
+    def _cost_needs_a_price(self) -> Generate:
+        if self.max_cost is not None and getattr(self.teacher, "price", None) is None:
+            raise ValueError("max_cost needs teacher.price: without it spending is unknown")
+        return self
+
+
+class Dedup(Section):
+    """Near-duplicates are dropped; the first of a group stays."""
+
+    threshold: float = Field(0.7, gt=0, le=1)
+    """Two texts with a ROUGE-L F1 above this are one. Source: Stanford Alpaca."""
+
+    key: Literal["instruction", "instruction+input", "output"] = "instruction"
+    """The text that is compared."""
+
+    tokenizer: Literal["rouge", "unicode"] = "rouge"
+    """`rouge` is rouge-score's own (a-z and 0-9 only); `unicode` keeps every script."""
+
+
+class Stats(Section):
+    """What is in the data."""
+
+    neighbours: int = Field(2000, ge=0)
+    """Examples whose nearest neighbour is measured (drawn at random when there are more)."""
+
+    top: int = Field(20, ge=1)
+    """Rows in tables of most frequent verbs and objects."""
+
+
+class Scratch(Section):
+    """A LLaMA trained from scratch, with a tokenizer trained on the data."""
+
+    vocab_size: int = Field(2048, ge=300)
+    """Byte-level BPE entries, the special tokens included."""
+
+    hidden_size: int = Field(128, ge=8)
+    """Width of the model."""
+
+    intermediate_size: int = Field(384, ge=8)
+    """Width of the feed-forward layers."""
+
+    layers: int = Field(4, ge=1)
+    """Transformer blocks."""
+
+    heads: int = Field(4, ge=1)
+    """Attention heads; they divide hidden_size."""
+
+    tie_embeddings: bool = True
+    """Input and output embeddings are one matrix."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Scratch:
+        if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 2:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must split into {self.heads} heads of even width"
+            )
+        return self
+
+
+class ScratchModel(Section):
+    """`model: {config: …}`: no pretrained weights."""
+
+    config: Scratch = Scratch()
+
+
+def _model_tag(value: Any) -> str:
+    """Text names pretrained weights; anything else must be `{config: …}`."""
+    return "pretrained" if isinstance(value, str) else "scratch"
+
+
+StudentModel = Annotated[
+    Annotated[str, Tag("pretrained")] | Annotated[ScratchModel, Tag("scratch")],
+    Discriminator(_model_tag),
+]
+
+
+class Lora(Section):
+    """Low-rank adapters (peft)."""
+
+    r: int = Field(16, ge=1)
+    """Rank."""
+
+    alpha: int = Field(32, ge=1)
+    """Scale: updates are multiplied by alpha / r."""
+
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Layers that get an adapter."""
+
+
+class Train(Section):
+    """Supervised fine-tuning of the student."""
+
+    model: StudentModel = ScratchModel()
+    """A path or hub id to fine-tune, or `{config: …}` to train a LLaMA from scratch."""
+
+    method: Literal["full", "lora"] = "full"
+    """All weights, or low-rank adapters."""
+
+    lora: Lora = Lora()
+
+    template: str = "alpaca"
+    """Prompt template: `alpaca`, `tokenizer` (its own chat template), or a JSON file."""
+
+    epochs: float = Field(3, gt=0)
+    """Passes over the data."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak learning rate; cosine decay to 0 after the warm-up."""
+
+    warmup: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the hidden matrices, AdamW for the rest; for training from scratch."""
+
+    muon_learning_rate: float = Field(0.02, gt=0)
+    """Peak learning rate of the matrices under Muon."""
+
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+
+    global_batch: int = Field(128, ge=1)
+    """Examples in one optimizer step, over all GPUs and micro-batches."""
+
+    micro_batch: int = Field(4, ge=1)
+    """Examples (with packing: packed rows) that one GPU computes at once."""
+
+    max_length: int = Field(512, ge=8)
+    """Longest example, in tokens, and the length of a packed row."""
+
+    overlong: Literal["drop", "truncate_response", "error"] = "drop"
+    """What happens to longer examples. A truncated response keeps its EOS."""
+
+    packing: bool = True
+    """Several examples share a row, without seeing each other."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the forward and backward pass; auto: bfloat16 on GPUs that have it, else
+    float32."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    save_every: int = Field(200, ge=1)
+    """Optimizer steps between checkpoints."""
+
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints that stay on disk."""
+
+    gpus: str | int = "auto"
+    """How many GPUs, `auto` for all, or a list such as `0,1`; CPU when there is none."""
+
+
+class Eval(Section):
+    """Greedy answers on held-out examples, scored against the reference."""
+
+    data: str = "procedural"
+    """A file of examples, or `procedural`: unseen tasks of the embedded teacher's families."""
+
+    count: int = Field(440, ge=1)
+    """How many `procedural` examples to make."""
+
+    batch: int = Field(64, ge=1)
+    """Prompts answered at once."""
+
+    max_new_tokens: int = Field(256, ge=1)
+    """Longest answer, in tokens."""
+
+
+class Recipe(Section):
+    """The whole road."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run folder, runs/<name>."""
+
+    description: str = ""
+    """One line for `alpaca recipes list`."""
+
+    seed: int = Field(42, ge=0)
+    """Root of every random choice of every stage."""
+
+    seeds: Seeds = Seeds()
+    generate: Generate = Generate()
+    dedup: Dedup = Dedup()
+    stats: Stats = Stats()
+    train: Train = Train()
+    eval: Eval | None = None
+    """Held-out evaluation at the end of `alpaca run`; none when not given."""
