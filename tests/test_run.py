@@ -1,0 +1,89 @@
+"""The whole road as one command: killed in every stage, it ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import kill_when, lines, run, start
+
+SMALL = [
+    "run", "--recipe", "quickstart",
+    "--set", "generate.target=240",
+    "--set", "train.epochs=2",
+    "--set", "train.global_batch=16",
+    "--set", "train.save_every=5",
+    "--set", "train.model={config: {vocab_size: 600, hidden_size: 32, intermediate_size: 64, "
+    "layers: 2, heads: 2}}",
+    "--set", "eval.count=44",
+    "--set", "eval.batch=4",
+]  # fmt: skip
+
+# Stage -> when to kill, seen from the run folder.
+MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "seed": lambda run: (run / "recipe.yaml").is_file(),
+    "generate": lambda run: lines(run / "generate" / "journal.jsonl") >= 3,
+    "dedup": lambda run: (run / "generate" / "done.json").is_file(),
+    "stats": lambda run: (run / "dedup" / "done.json").is_file(),
+    "train": lambda run: lines(run / "train" / "log.jsonl") >= 13,
+    "eval": lambda run: lines(run / "eval" / "answers.jsonl") >= 1,
+}
+SAME_BYTES = (
+    "seed/kept.jsonl",
+    "generate/kept.jsonl",
+    "generate/rejected.jsonl",
+    "dedup/kept.jsonl",
+    "dedup/dropped.jsonl",
+    "train/final/model.safetensors",
+    "train/final/tokenizer.json",
+    "train/final/prompt_template.json",
+    "eval/data.jsonl",
+)
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    rows = map(json.loads, (folder / "train" / "log.jsonl").read_text().splitlines())
+    return [(row["step"], row["loss"]) for row in rows]
+
+
+def without_times(value: Any) -> Any:
+    """A report without what a clock put into it."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if "second" not in k}
+    return value
+
+
+@pytest.mark.timeout(900)
+def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    reports = json.loads(run(*SMALL, "--run", straight, "--json", cwd=tmp_path).stdout)
+    assert list(reports) == ["seed", "generate", "dedup", "stats", "train", "eval"]
+
+    for moment in MOMENTS.values():
+        victim = start(*SMALL, "--run", cut, cwd=tmp_path)
+        kill_when(victim, lambda moment=moment: moment(cut))
+    done = run(*SMALL, "--run", cut, cwd=tmp_path)
+    assert "alpaca chat" in done.stderr
+
+    for name in SAME_BYTES:
+        assert (cut / name).read_bytes() == (straight / name).read_bytes(), name
+    assert losses(cut) == losses(straight)
+    for stage in ("dedup", "stats", "eval"):
+        ours, theirs = (
+            json.loads((folder / stage / "done.json").read_text()) for folder in (cut, straight)
+        )
+        assert without_times(ours["report"]) == without_times(theirs["report"]), stage
+
+    # Once more: everything is up to date, and the same report costs nothing.
+    again = json.loads(run(*SMALL, "--run", cut, "--json", cwd=tmp_path).stdout)
+    assert again["eval"] == json.loads((cut / "eval" / "done.json").read_text())["report"]
+    assert without_times(again["generate"]) == without_times(reports["generate"])
+
+    # A changed key is refused by name and loses nothing.
+    refused = run(*SMALL, "--set", "dedup.threshold=0.5", "--run", cut, cwd=tmp_path, code=2)
+    assert "threshold: was" in refused.stderr
+    assert "--fresh" in refused.stderr
