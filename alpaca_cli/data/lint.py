@@ -1,0 +1,306 @@
+"""Lint: rows that a person would want to see before money or GPU time is spent on them.
+
+Each rule is one question with one reason as the answer. The rules are those of the clean-ups of
+the published Alpaca data (AlpacaDataCleaned, GPT-4-LLM) that can be told from the text alone, and
+they are meant to be right rather than to find everything: a rule that fires on good data is worse
+than none. Whether an answer is true is not known here, nor the language of a text: scripts are
+compared, so English with a French answer passes.
+
+`error` means that the row cannot be used; everything else is a `warning`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from alpaca_cli.core.records import Example
+from alpaca_cli.data.rouge import RougeIndex, tokenize
+
+MIN_WORDS, MAX_WORDS = 2, 150  # of an instruction; the upper bound is Stanford Alpaca's
+MAX_OUTPUT_WORDS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or looks wrong, with a row.
+
+    Attributes:
+        row: position of the row, counted from 1.
+        id: the row's id, when it has one.
+        other_row: the row that this one repeats, for the rules that compare rows.
+    """
+
+    row: int
+    id: str | None
+    rule: str
+    severity: Literal["error", "warning"]
+    reason: str
+    other_row: int | None = None
+
+
+def lint(examples: Sequence[Example], near_duplicate: float = 0.7) -> list[Finding]:
+    """Everything found, in the order of the rows.
+
+    Args:
+        near_duplicate: instructions with a ROUGE-L F1 above this are reported as near-duplicates
+            of the most similar earlier row. Scripts other than Latin count, too.
+    """
+    repeats = _repeated_instructions(examples, near_duplicate)
+    findings = []
+    for row, (example, repeat) in enumerate(zip(examples, repeats, strict=True), 1):
+        for rule, reason in row_findings(example):
+            severity: Literal["error", "warning"] = "error" if rule in _ERRORS else "warning"
+            findings.append(Finding(row, example.id, rule, severity, reason))
+        if repeat is not None:
+            rule, reason, other = repeat
+            findings.append(Finding(row, example.id, rule, "warning", reason, other))
+    return findings
+
+
+_ERRORS = frozenset({"empty-instruction", "empty-output"})
+
+
+def _repeated_instructions(
+    examples: Sequence[Example], threshold: float
+) -> Iterator[tuple[str, str, int] | None]:
+    """Rule, reason and earlier row for each example, None where nothing earlier is like it."""
+    index = RougeIndex(threshold)
+    first: dict[str, int] = {}
+    for row, example in enumerate(examples, 1):
+        plain = _plain(example.instruction)
+        tokens = tokenize(example.instruction, "unicode")
+        near = index.nearest(tokens)
+        index.add(tokens)
+        other = first.setdefault(plain, row)
+        if not plain:
+            yield None
+        elif other != row:
+            same_input = _plain(examples[other - 1].input) == _plain(example.input)
+            inputs = "and the same input" if same_input else "with another input"
+            reason = f"the same instruction as {_name(examples, other)}, {inputs}"
+            yield "duplicate-instruction", reason, other
+        elif near is not None:
+            other = near[0] + 1
+            reason = f"ROUGE-L {near[1]:.3f} with the instruction of {_name(examples, other)}"
+            yield "near-duplicate-instruction", reason, other
+        else:
+            yield None
+
+
+def _name(examples: Sequence[Example], row: int) -> str:
+    identifier = examples[row - 1].id
+    return f"row {row}" if identifier is None else f"row {row} ({identifier})"
+
+
+def _plain(text: str) -> str:
+    """The text without what does not make it another one: case and white space."""
+    return " ".join(text.casefold().split())
+
+
+def row_findings(example: Example) -> Iterator[tuple[str, str]]:
+    """Rule and reason of every finding that needs no other row."""
+    if not example.instruction.strip():
+        yield "empty-instruction", "the instruction is empty"
+    if not example.output.strip():
+        yield "empty-output", "the output is empty"
+    else:
+        for field in ("input", "instruction"):
+            if example.output.strip() == getattr(example, field).strip():
+                yield "answer-repeats-question", f"the output is the {field}, word for word"
+    yield from _length(example)
+    fields = {name: getattr(example, name) for name in ("instruction", "input", "output")}
+    for name, text in fields.items():
+        if found := _MARKER.search(text):
+            yield "leftover-marker", f"{name} holds {_quote(found[0])}"
+        # An answer may be a template with [insert date]; a question may not.
+        if filler := _FILLER.fullmatch(text.strip()) or (name != "output" and _INSERT.search(text)):
+            yield "placeholder", f"{name} holds {_quote(filler[0])}"
+        if broken := _broken_text(text):
+            yield "damaged-text", f"{name} holds {broken}"
+    if _NO_INPUT.fullmatch(example.input.strip()):
+        yield "placeholder-input", f"input says {_quote(example.input)} instead of being empty"
+    if _URL.fullmatch(example.input.strip()) and not _ABOUT_LINKS.search(example.instruction):
+        yield "link-as-input", "the input is only a link, which a model cannot open"
+    if found := _REFUSAL.match(example.output.strip()):
+        yield "refusal", f"the output begins with {_quote(found[0])}"
+    if example.output.count("```") % 2:
+        yield "unclosed-code", "a ``` block in the output is not closed: cut off?"
+    if not example.input.strip() and (words := _refers_to_missing(example.instruction)):
+        yield "missing-input", f"the instruction says {_quote(words)}, and there is no input"
+    if scripts := _other_script(example):
+        yield "script-mix", "the question is in {} script, the output in {}".format(*scripts)
+
+
+def _quote(text: str) -> str:
+    text = " ".join(text.split())
+    return f'"{text}"' if len(text) <= 40 else f'"{text[:37]}…"'
+
+
+def _length(example: Example) -> Iterator[tuple[str, str]]:
+    words = len(tokenize(example.instruction, "unicode"))
+    if example.instruction.strip() and words < MIN_WORDS:
+        yield "short-instruction", f"the instruction has {words} of at least {MIN_WORDS} words"
+    if words > MAX_WORDS:
+        yield "long-instruction", f"the instruction has {words} words, more than {MAX_WORDS}"
+    words = len(tokenize(example.output, "unicode"))
+    if words > MAX_OUTPUT_WORDS:
+        yield "long-output", f"the output has {words} words, more than {MAX_OUTPUT_WORDS}"
+
+
+# What prompts and chat formats leave behind when a reply is cut in the wrong place.
+_MARKER = re.compile(
+    r"""^[ \t]*\#{2,}[ \t]*(?:Instruction|Input|Output|Response)s?[ \t]*:   # Alpaca
+      | ^[ \t]*\d{1,3}\.[ \t]*Instruction[ \t]*:                           # self-instruct lists
+      | ^[ \t]*Instruction[ \t]*:.*\n(?:.*\n)*?[ \t]*(?:Output|Response)[ \t]*:  # a whole record
+      | <no[ _]?input>
+      | <\|[A-Za-z0-9_]{2,32}\|>                                            # ChatML, Llama 3, GPT
+      | \A<s>(?!.*</s>) | (?<!\S)</s>\s*\Z | \[/?INST\] | <</?SYS>>          # Llama 2
+      | <(?:start|end)_of_turn>                                             # Gemma
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+
+# Only what nobody writes on purpose: letters hold [Your Name], code to complete holds TODO.
+_FILLER = re.compile(
+    r"""\W*(?:lorem[ ]ipsum\b.* | todo | tbd | xxx+ | \.\.\. | …)\W*
+      | [\[<{](?:your|my|the)?[ _-]?
+        (?:instruction|input|output|response|answer|text)[^\]>}\n]*[\]>}]
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+_INSERT = re.compile(r"[\[<{](?:insert|enter|paste)[ _-][^\]>}\n]{1,60}[\]>}]", re.IGNORECASE)
+_NO_INPUT = re.compile(
+    r"[<(\[]?(?:no[ _-]?input(?: (?:is )?(?:needed|required|necessary))?|not? applicable|n/?a|none|"
+    r"null|nil|empty|无|无输入|没有输入)[>)\]]?[.。]?",
+    re.I,
+)
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.I)
+_ABOUT_LINKS = re.compile(
+    r"domain|pars(?:e|ing)|extract|protocol|valid|regex|regular|function|program|script|code|"
+    r"class\b|query|encod|decod|shorten|request|html|hyperlink",
+    re.I,
+)
+_SORRY = r"(?:(?:I[’']?m|I am) (?:very )?sorry,? (?:but )?|Sorry,? (?:but )?|Unfortunately, )"
+_CANNOT = r"I (?:can ?not|can[’']t|am unable to|am not able to)"
+_REFUSAL = re.compile(
+    rf"{_SORRY}?as an AI\b[^,.]{{0,30}}, (?:{_CANNOT}|I (?:do not|don[’']t) have)\b"
+    rf"|{_SORRY}{_CANNOT} (?:assist|help|fulfil|provide|generate|create|access|answer|open|view)\b"
+    rf"|{_SORRY}I (?:do not|don[’']t) have (?:access|the ability|enough)\b"
+    rf"|{_CANNOT} (?:assist|fulfil|comply|help you|help with)\b"
+    r"|(?:很?抱歉|对不起)[，,]?但?(?:作为(?:一个|一名)?(?:AI|人工智能)|我(?:无法|不能))",
+    re.I,
+)
+
+
+def _broken_text(text: str) -> str:
+    """What shows that bytes were decoded or kept wrongly; empty when nothing does."""
+    if text.isascii() and text.isprintable():
+        return ""
+    if "\ufffd" in text:
+        return "U+FFFD, the mark of bytes that could not be decoded"
+    for run in re.findall(r"[^\x00-\x7f]{2,}", text):
+        if repaired := _utf8_read_as_latin(run):
+            return f'"{run}", which is "{repaired}" in UTF-8'
+    if control := re.search(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]", text):
+        return f"the control character U+{ord(control[0]):04X}"
+    return ""
+
+
+def _utf8_read_as_latin(run: str) -> str:
+    """The text that `run` was before UTF-8 was read as Windows-1252; empty when it was not."""
+    try:
+        data = b"".join(
+            character.encode("latin-1" if "\x80" <= character <= "\x9f" else "cp1252")
+            for character in run
+        )
+        return data.decode("utf-8")
+    except UnicodeError:
+        return ""
+
+
+_THINGS = "articles?|text|passage|paragraphs?|sentences?|questions?|code|poem|story|list|table"
+_POINTER = re.compile(
+    rf"\bthe following\b|\b(?:{_THINGS}) below\b|\bbelow[.:?]?$|以下|下面的|下列", re.I
+)
+
+
+def _refers_to_missing(instruction: str) -> str:
+    """The words that point to something that is not there; empty unless that is quite certain.
+
+    Certain means: one sentence, and nothing after the pointer that could be the thing itself.
+    """
+    text = instruction.strip()
+    found = _POINTER.search(text)
+    if found is None or re.search(r"[.!?。！？;；]\s*\S", text):
+        return ""
+    rest = text[found.end() :]
+    if re.search(r"[\n\d,，、\"“”‘’«「『《`#(\[{<=/-]|[:：]\s*\S|\W'", rest) or len(rest) > 100:
+        return ""
+    return found[0]
+
+
+# First word of the Unicode name of a letter -> script. Chinese, Japanese and Korean mix theirs.
+_SCRIPTS = {
+    "LATIN": "Latin",
+    "FULLWIDTH": "Latin",
+    "CJK": "East Asian",
+    "HIRAGANA": "East Asian",
+    "KATAKANA": "East Asian",
+    "HANGUL": "East Asian",
+    "CYRILLIC": "Cyrillic",
+    "GREEK": "Greek",
+    "ARABIC": "Arabic",
+    "HEBREW": "Hebrew",
+    "DEVANAGARI": "Devanagari",
+    "BENGALI": "Bengali",
+    "TAMIL": "Tamil",
+    "TELUGU": "Telugu",
+    "THAI": "Thai",
+}
+_LANGUAGE_TASK = re.compile(
+    r"translat|transcri|transliterat|language|script|alphabet|pronounc|unicode|emoji|encod|decod|"
+    r"morse|chinese|japanese|korean|russian|ukrainian|greek|arabic|hebrew|hindi|thai|persian|"
+    r"mandarin|cantonese|english|latin|翻译|译|英文|英语|拼音|字母|代码|编程|程序|函数|缩写|符号",
+    re.I,
+)
+
+
+def _other_script(example: Example) -> tuple[str, str] | None:
+    """The scripts of question and output when they differ and the task does not ask for it.
+
+    Only prose counts: at least 20 letters of one script, nine in ten of all, and not code.
+    """
+    question = f"{example.instruction}\n{example.input}"
+    if question.isascii() and example.output.isascii():
+        return None
+    if _LANGUAGE_TASK.search(question) or re.search(r"[{}=;`<>]", example.output):
+        return None
+    asked, answered = _script(question, 1), _script(example.output, 20)
+    if asked is None or answered is None or asked[0] == answered[0] or answered[0] in asked[1]:
+        return None
+    return asked[0], answered[0]
+
+
+def _script(text: str, at_least: int) -> tuple[str, set[str]] | None:
+    """The script of nine in ten letters of a text, and all its scripts; None when there is none."""
+    counts = Counter(_letter_scripts(text))
+    if not counts:
+        return None
+    script, count = counts.most_common(1)[0]
+    if script == "other" or count < max(at_least, 0.9 * counts.total()):
+        return None
+    return script, set(counts)
+
+
+def _letter_scripts(text: str) -> Iterable[str]:
+    for character in text:
+        if character.isascii():
+            if character.isalpha():
+                yield "Latin"
+        elif character.isalpha():
+            yield _SCRIPTS.get(unicodedata.name(character, "?").split()[0], "other")
