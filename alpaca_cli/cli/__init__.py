@@ -21,7 +21,7 @@ import typer
 from rich.markup import escape
 
 from alpaca_cli import __version__
-from alpaca_cli.cli import doctor, recipes, run
+from alpaca_cli.cli import chat, dedup, doctor, eval, generate, recipes, run, seed, stats, train
 from alpaca_cli.cli.options import runs_folder, stderr
 from alpaca_cli.core.errors import AlpacaError, Terminated
 
@@ -109,6 +109,13 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+app.command("seed")(guarded(seed.seed))
+app.command("generate")(guarded(generate.generate))
+app.command("dedup")(guarded(dedup.dedup))
+app.command("stats")(guarded(stats.stats))
+app.command("train")(guarded(train.train))
+app.command("eval")(guarded(eval.eval))
+app.command("chat")(guarded(chat.chat))
 app.command("run")(guarded(run.run))
 app.command("doctor")(guarded(doctor.doctor))
 for _command in recipes.app.registered_commands:

@@ -77,7 +77,11 @@ class OpenAITeacher(Section):
     """Nucleus sampling; not sent when 1."""
 
     max_output_tokens: int = Field(8192, ge=1)
-    """Upper bound on the tokens of one reply."""
+    """Upper bound on the tokens of one reply, hidden reasoning included."""
+
+    extra_body: dict[str, Any] = {}
+    """Further fields of the request body, as the endpoint names them, e.g. `{reasoning_effort:
+    none}`, `{service_tier: flex}` or `{chat_template_kwargs: {enable_thinking: false}}`."""
 
     timeout: float = Field(300, gt=0)
     """Seconds to wait for one reply."""
@@ -93,7 +97,11 @@ Teacher = Annotated[ProceduralTeacher | OpenAITeacher, Field(discriminator="kind
 
 
 class Filters(Section):
-    """Rules a candidate must pass before the novelty check; each rejection names its rule."""
+    """Rules a candidate must pass before the novelty check; each rejection names its rule.
+
+    Always on, besides these: the rules of `alpaca seed` for single rows (empty or copied answer,
+    refusal, placeholder, leftover marker, damaged text, …).
+    """
 
     min_words: int = Field(3, ge=0)
     """Shortest instruction, in words. Source: Stanford Alpaca keeps more than 3."""
@@ -105,7 +113,13 @@ class Filters(Section):
     """Longest output, in words."""
 
     keywords: list[str] = []
-    """Instructions with one of these words are rejected, e.g. image, video, audio."""
+    """Instructions with one of these words or phrases are rejected, e.g. image, video, audio."""
+
+    openings: list[str] = []
+    """Instructions that begin with one of these phrases are rejected, e.g. Write a program."""
+
+    ascii_start: bool = False
+    """Instructions must begin with an ASCII letter or digit. Source: Stanford Alpaca."""
 
 
 class Generate(Section):
@@ -147,7 +161,8 @@ class Generate(Section):
 
     @model_validator(mode="after")
     def _cost_needs_a_price(self) -> Generate:
-        if self.max_cost is not None and getattr(self.teacher, "price", None) is None:
+        paid = isinstance(self.teacher, OpenAITeacher) and self.teacher.price is None
+        if self.max_cost is not None and paid:
             raise ValueError("max_cost needs teacher.price: without it spending is unknown")
         return self
 
@@ -173,6 +188,10 @@ class Stats(Section):
 
     top: int = Field(20, ge=1)
     """Rows in tables of most frequent verbs and objects."""
+
+    tokenizer: str | None = None
+    """A tokenizer.json, or a model folder with one, that counts tokens; `train.model` when that
+    is such a folder. Without one, lengths are in words."""
 
 
 class Scratch(Section):

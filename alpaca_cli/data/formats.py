@@ -49,25 +49,36 @@ def read_placed(source: str | Path) -> list[tuple[str, Example]]:
     return examples
 
 
+def output_format(path: Path) -> str:
+    """The suffix that picks the format of an output file, without `.gz`; for an early refusal.
+
+    Raises:
+        UsageError: the suffix is none that we write.
+    """
+    zipped = path.suffix == ".gz"
+    suffix = Path(path.stem).suffix if zipped else path.suffix
+    if suffix not in SUFFIXES or (zipped and suffix == ".parquet"):
+        raise UsageError(
+            f"{path}: unknown output format", hint=f"use a name ending in {', '.join(SUFFIXES)}"
+        )
+    return suffix
+
+
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
     """Write a file of examples, whole or not at all; the suffix picks the format.
 
     Raises:
         UsageError: the suffix is none that we write.
     """
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    if plain.suffix not in SUFFIXES or (plain.suffix == ".parquet" and plain != path):
-        raise UsageError(
-            f"{path}: unknown output format", hint=f"use a name ending in {', '.join(SUFFIXES)}"
-        )
+    suffix = output_format(path)
     rows = [example.to_row() for example in examples]
-    if plain.suffix == ".jsonl":
+    if suffix == ".jsonl":
         data = b"".join(map(json_line, rows))
-    elif plain.suffix == ".json":
+    elif suffix == ".json":
         data = (json.dumps(rows, ensure_ascii=False, indent=2) + "\n").encode()
     else:
         data = _parquet(rows)
-    if plain != path:
+    if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)  # no time stamp: equal examples, equal bytes
     with atomic_file(path) as file:
         file.write(data)
