@@ -114,7 +114,7 @@ def run_python(code: str) -> str:
 def check_addition(task: Task) -> None:
     a, b = numbers(asked(task))
     assert numbers(task.output)[-1] == a + b, task
-    grounded(task, a + b)
+    assert numbers(task.output)[:-1] in ([], [a, b]), task
 
 
 check_large_sum = check_addition
@@ -129,7 +129,7 @@ def check_subtraction(task: Task) -> None:
 def check_times_table(task: Task) -> None:
     a, b = numbers(asked(task))
     assert numbers(task.output)[-1] == sum([a] * b), task
-    grounded(task, a * b)
+    assert numbers(task.output)[:-1] in ([], [a, b]), task
 
 
 check_large_product = check_times_table
@@ -140,6 +140,7 @@ def check_addition_in_words(task: Task) -> None:
     a, b = (w for w in re.findall(r"[a-z]+", text) if w in NUMBER_NAMES)
     answer = NUMBER_NAMES[NUMBER_NAMES.index(a) + NUMBER_NAMES.index(b)]
     assert re.findall(r"[a-z]+", task.output)[-1] == answer, task
+    assert task.output in (answer, f"{a.capitalize()} plus {b} equals {answer}."), task
 
 
 def check_word_problem(task: Task) -> None:
@@ -565,6 +566,7 @@ def check_rhyme(task: Task) -> None:
     options = set(re.findall(r"\w+", task.input or task.instruction.split(word, 1)[1]))
     (answer,) = group & options
     says(task, answer)
+    assert task.output in (answer, f"The word {word} rhymes with {answer}."), task
 
 
 def check_kind_of_thing(task: Task) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon, number_word, plural
+from alpaca_cli.data.procedural.lexicon import lexicon, number_word, plural
 
 # (many of the bigger unit, many of the smaller unit, factor)
 UNITS = (

@@ -15,7 +15,7 @@ from random import Random
 from string import Formatter
 from typing import Any
 
-from . import (
+from alpaca_cli.data.procedural import (
     arithmetic,
     dates,
     editing,
@@ -28,7 +28,7 @@ from . import (
     records,
     snippets,
 )
-from .lexicon import HERE, read_yaml
+from alpaca_cli.data.procedural.lexicon import HERE, read_yaml
 
 Generator = Callable[[Random], dict[str, str]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon
+from alpaca_cli.data.procedural.lexicon import lexicon
 
 MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon
+from alpaca_cli.data.procedural.lexicon import lexicon
 
 POSITIONS = ("first", "second", "third", "last")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon, plural, series, with_article
+from alpaca_cli.data.procedural.lexicon import lexicon, plural, series, with_article
 
 
 def antonym(rng: Random) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon, with_article
+from alpaca_cli.data.procedural.lexicon import lexicon, with_article
 
 
 def past_tense(rng: Random) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon, number_word
+from alpaca_cli.data.procedural.lexicon import lexicon, number_word
 
 # more, less, most, least
 RELATIONS = (

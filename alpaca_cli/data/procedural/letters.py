@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon
+from alpaca_cli.data.procedural.lexicon import lexicon
 
 
 def greeting(rng: Random) -> dict[str, str]:

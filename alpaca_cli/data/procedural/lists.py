@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon, number_word, series, with_article
+from alpaca_cli.data.procedural.lexicon import lexicon, number_word, series, with_article
 
 POSITIONS = ("first", "second", "third", "last")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .lexicon import lexicon, number_word
+from alpaca_cli.data.procedural.lexicon import lexicon, number_word
 
 ROMAN = ((50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
 IRREGULAR_ORDINALS = {

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from random import Random
 
-from .lexicon import lexicon, with_article
+from alpaca_cli.data.procedural.lexicon import lexicon, with_article
 
 
 def sentence_facts(rng: Random) -> dict[str, str]:
