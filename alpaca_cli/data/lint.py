@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,12 +43,17 @@ class Finding:
     other_row: int | None = None
 
 
-def lint(examples: Sequence[Example], near_duplicate: float = 0.7) -> list[Finding]:
+def lint(
+    examples: Sequence[Example],
+    near_duplicate: float = 0.7,
+    step: Callable[[], None] = lambda: None,
+) -> list[Finding]:
     """Everything found, in the order of the rows.
 
     Args:
         near_duplicate: instructions with a ROUGE-L F1 above this are reported as near-duplicates
             of the most similar earlier row. Scripts other than Latin count, too.
+        step: called once for each row.
     """
     repeats = _repeated_instructions(examples, near_duplicate)
     findings = []
@@ -59,6 +64,7 @@ def lint(examples: Sequence[Example], near_duplicate: float = 0.7) -> list[Findi
         if repeat is not None:
             rule, reason, other = repeat
             findings.append(Finding(row, example.id, rule, "warning", reason, other))
+        step()
     return findings
 
 
@@ -113,8 +119,11 @@ def row_findings(example: Example) -> Iterator[tuple[str, str]]:
             if example.output.strip() == getattr(example, field).strip():
                 yield "answer-repeats-question", f"the output is the {field}, word for word"
     yield from _length(example)
-    fields = {name: getattr(example, name) for name in ("instruction", "input", "output")}
-    for name, text in fields.items():
+    says_none = _NO_INPUT.fullmatch(example.input.strip())
+    if says_none:
+        yield "placeholder-input", f"input says {_quote(example.input)} instead of being empty"
+    for name in ("instruction", "output") if says_none else ("instruction", "input", "output"):
+        text = getattr(example, name)
         if found := _MARKER.search(text):
             yield "leftover-marker", f"{name} holds {_quote(found[0])}"
         # An answer may be a template with [insert date]; a question may not.
@@ -122,8 +131,6 @@ def row_findings(example: Example) -> Iterator[tuple[str, str]]:
             yield "placeholder", f"{name} holds {_quote(filler[0])}"
         if broken := _broken_text(text):
             yield "damaged-text", f"{name} holds {broken}"
-    if _NO_INPUT.fullmatch(example.input.strip()):
-        yield "placeholder-input", f"input says {_quote(example.input)} instead of being empty"
     if _URL.fullmatch(example.input.strip()) and not _ABOUT_LINKS.search(example.instruction):
         yield "link-as-input", "the input is only a link, which a model cannot open"
     if found := _REFUSAL.match(example.output.strip()):

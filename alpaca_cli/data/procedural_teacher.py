@@ -29,10 +29,10 @@ MISTAKES = ("repeat", "no output", "empty output", "placeholder", "cut")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A reply, and what is known about its tasks: `right` are those without a mistake."""
+    """A reply, and the tasks that went into it as they were before any mistake."""
 
     reply: Reply
-    right: tuple[Example, ...]
+    tasks: tuple[Example, ...]
 
 
 def reply(text: str, mistakes: float) -> Reply:
@@ -41,7 +41,7 @@ def reply(text: str, mistakes: float) -> Reply:
 
 
 def write(text: str, mistakes: float) -> Written:
-    """As `reply`, together with the tasks that were written without a mistake."""
+    """As `reply`, together with what it was made of."""
     rng = Random(sha256(text.encode()).digest())
     asked = _ASKED.findall(text)
     wrong: dict[int, str] = {}
@@ -58,9 +58,8 @@ def write(text: str, mistakes: float) -> Written:
     body = _rendered(written, text)
     if cut_at is not None:
         body = body[: (len(_rendered(written[:-1], text)) + len(body)) // 2]
-    right = tuple(task for i, task in enumerate(tasks) if i not in wrong)
     finish_reason = "stop" if cut_at is None else "length"
-    return Written(Reply(body, finish_reason, "procedural"), right)
+    return Written(Reply(body, finish_reason, "procedural"), tuple(tasks))
 
 
 Fields = dict[str, str]

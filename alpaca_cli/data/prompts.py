@@ -44,7 +44,8 @@ brainstorming, planning, reasoning, arithmetic, code, formatting, advice, role p
 needs today's date, live data or an action in the world.
 5. No placeholders such as [insert text] or <your name>, and no reference to material that is \
 not given.
-6. Write in English, unless the task is about another language.
+6. Write in the language of the examples (English when there are none), unless a task is about \
+another language.
 7. Never refuse inside an output, and never mention that you are a model."""
 
 JSON_FORM = (
@@ -154,7 +155,8 @@ def _sampling(settings: Generate) -> dict[str, Any]:
         "temperature": teacher.temperature,
         "top_p": teacher.top_p,
         "max_output_tokens": teacher.max_output_tokens,
-        "extra_body": teacher.extra_body,
+        # A null takes back what an extended recipe has set.
+        "extra_body": {name: v for name, v in teacher.extra_body.items() if v is not None},
     }
 
 

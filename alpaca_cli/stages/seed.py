@@ -68,7 +68,7 @@ def run(recipe: Recipe, run: RunFolder, progress: Progress, *, fresh: Fresh = "n
     examples = load_seeds(source)
     places = [f"{source}#{row}" for row in range(1, len(examples) + 1)]
     output = stage / "kept.jsonl"
-    report = _report(source, examples, places, recipe.seeds, output)
+    report = _report(source, examples, places, recipe.seeds, output, progress)
     refuse_errors(report)
     write_jsonl(output, (example.to_row() for example in examples))
     stage.finish(asdict(report), settings, inputs, [output.name])
@@ -91,8 +91,7 @@ def check(
     placed = [pair for source in files for pair in read_placed(source)]
     places = [place for place, _ in placed]
     examples = [example for _, example in placed]
-    progress.info(f"checking {len(examples):,} examples")
-    report = _report(", ".join(files), examples, places, settings, output)
+    report = _report(", ".join(files), examples, places, settings, output, progress)
     if output is not None and not report.errors:
         write_examples(output, examples)
     return report
@@ -114,11 +113,11 @@ def _report(
     places: Sequence[str],
     settings: Seeds,
     output: Path | None,
+    progress: Progress,
 ) -> Report:
-    findings = [
-        asdict(found) | {"place": places[found.row - 1]}
-        for found in lint(examples, settings.near_duplicate)
-    ]
+    with progress.task("checking tasks", total=len(examples)) as task:
+        found_in_rows = lint(examples, settings.near_duplicate, task.advance)
+    findings = [asdict(found) | {"place": places[found.row - 1]} for found in found_in_rows]
     errors = sum(found["severity"] == "error" for found in findings)
     lengths = word_lengths(examples)
     return Report(
