@@ -29,7 +29,7 @@ REQUIRED = (
     "rapidfuzz",
 )
 EXTRAS = {
-    "report": ("matplotlib", "plotly"),
+    "report": ("matplotlib",),
     "web": ("gradio",),
     "scale": ("datatrove",),
     "nlp": ("spacy",),
