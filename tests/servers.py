@@ -20,7 +20,7 @@ from alpaca_cli.data.procedural_teacher import reply
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it arrived.
+    """One request as it arrived; names of headers in lower case.
 
     Attributes:
         number: how many requests arrived before this one.
@@ -123,7 +123,7 @@ class TeacherServer:
             self._seen[raw.decode()] += 1
             asked = Asked(
                 handler.path,
-                dict(handler.headers),
+                {name.lower(): value for name, value in handler.headers.items()},
                 json.loads(raw),
                 len(self.asked),
                 self._seen[raw.decode()],

@@ -81,7 +81,8 @@ class OpenAITeacher(Section):
 
     extra_body: dict[str, Any] = {}
     """Further fields of the request body, as the endpoint names them, e.g. `{reasoning_effort:
-    none}`, `{service_tier: flex}` or `{chat_template_kwargs: {enable_thinking: false}}`."""
+    none}`, `{service_tier: flex}` or `{chat_template_kwargs: {enable_thinking: false}}`. A null
+    takes back a field that an extended recipe has set."""
 
     timeout: float = Field(300, gt=0)
     """Seconds to wait for one reply."""
@@ -93,7 +94,21 @@ class OpenAITeacher(Section):
     """Prices for the cost figures; unknown when not given."""
 
 
-Teacher = Annotated[ProceduralTeacher | OpenAITeacher, Field(discriminator="kind")]
+def _teacher_tag(value: Any) -> Any:
+    """`kind`; without one the embedded teacher is meant, which is the default."""
+    if isinstance(value, dict):
+        return value.get("kind", "procedural")
+    return getattr(value, "kind", None)
+
+
+Teacher = Annotated[
+    Annotated[ProceduralTeacher, Tag("procedural")] | Annotated[OpenAITeacher, Tag("openai")],
+    Discriminator(
+        _teacher_tag,
+        custom_error_type="teacher_kind",
+        custom_error_message="must be a mapping whose kind is procedural or openai",
+    ),
+]
 
 
 class Filters(Section):
@@ -161,8 +176,7 @@ class Generate(Section):
 
     @model_validator(mode="after")
     def _cost_needs_a_price(self) -> Generate:
-        paid = isinstance(self.teacher, OpenAITeacher) and self.teacher.price is None
-        if self.max_cost is not None and paid:
+        if self.max_cost is not None and getattr(self.teacher, "price", None) is None:
             raise ValueError("max_cost needs teacher.price: without it spending is unknown")
         return self
 
@@ -296,16 +310,17 @@ class Train(Section):
     """Examples in one optimizer step, over all GPUs and micro-batches."""
 
     micro_batch: int = Field(4, ge=1)
-    """Examples (with packing: packed rows) that one GPU computes at once."""
+    """Examples that one GPU computes at once; with packing, as many tokens as `micro_batch` rows
+    of `max_length` have."""
 
     max_length: int = Field(512, ge=8)
-    """Longest example, in tokens, and the length of a packed row."""
+    """Longest example, in tokens."""
 
     overlong: Literal["drop", "truncate_response", "error"] = "drop"
     """What happens to longer examples. A truncated response keeps its EOS."""
 
     packing: bool = True
-    """Several examples share a row, without seeing each other."""
+    """Examples follow each other in one row, without padding and without seeing each other."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the forward and backward pass; auto: bfloat16 on GPUs that have it, else

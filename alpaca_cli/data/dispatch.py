@@ -38,8 +38,8 @@ class Work(Protocol):
     def next_request(self) -> Request | None:
         """The next request to send; None when none is wanted for now."""
 
-    def land(self, rows: list[Row]) -> None:
-        """Take journalled rows."""
+    async def land(self, rows: list[Row]) -> None:
+        """Take journalled rows; long work lets the event loop run in between."""
 
 
 class Dispatcher:
@@ -232,7 +232,7 @@ class Dispatcher:
         except AlpacaError as error:
             self.stop(error)
         else:
-            self._work.land(rows)
+            await self._work.land(rows)
 
     def _all_refused(self) -> TeacherError:
         return TeacherError(

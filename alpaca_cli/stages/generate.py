@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
 from alpaca_cli.core.errors import AlpacaError, BudgetStop, DataError
-from alpaca_cli.core.files import sync_folder, write_json, write_jsonl
+from alpaca_cli.core.files import disk_error, sync_folder, write_json, write_jsonl
 from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.progress import Progress, Task
 from alpaca_cli.core.records import Example
@@ -40,6 +40,7 @@ from alpaca_cli.data.teacher import open_teacher
 OUTPUTS = ["kept.jsonl", "rejected.jsonl"]
 KINDS = ("reply", "failed", "lost")  # of journal rows
 FIRST_YIELD = 0.7  # of the tasks asked for; until the first replies tell better
+AHEAD = 8  # times the concurrency: how far requests may run ahead of a reply that is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,11 @@ def run(
         progress.info("generate: up to date")
         return Report(**stored)
     # From here on the outputs may be older than the settings; `started.json` keeps the rest.
-    (stage / "done.json").unlink(missing_ok=True)
+    _unfinish(stage)
     stage.begin(paid, {})
     with Journal(stage / "journal.jsonl") as journal:
+        if journal.torn_bytes:
+            progress.info(f"{journal.path}: cut off {journal.torn_bytes} bytes of an unwritten row")
         work = _Work(recipe, seeds)
         with progress.task("generate", total=settings.target) as task:
             work.watch(task)
@@ -216,11 +219,20 @@ def free_settings(settings: Generate) -> dict[str, Any]:
 
 def _reopen(stage: StageFolder, paid: Mapping[str, Any], fresh: Fresh) -> dict[str, Any] | None:
     """The stored report of a finished generation, None when there is something to do."""
-    done = stage / "done.json"
-    if done.is_file() and not all((stage / name).is_file() for name in OUTPUTS):
-        done.unlink()  # the journal makes them again
-        sync_folder(stage.path)
+    if not all((stage / name).is_file() for name in OUTPUTS):
+        _unfinish(stage)  # the journal makes them again
     return stage.open(paid, {}, fresh=fresh)
+
+
+def _unfinish(stage: StageFolder) -> None:
+    """Take the mark of being finished away, before outputs are written anew."""
+    done = stage / "done.json"
+    try:
+        if done.is_file():
+            done.unlink()
+            sync_folder(stage.path)
+    except OSError as error:
+        raise disk_error(error, done) from error
 
 
 def _spending(settings: Generate) -> Spending:
@@ -254,7 +266,8 @@ class _Work:
             DataError: a row is not one of ours, or answers another request than we would send.
         """
         for row in journal:
-            if not isinstance(row.get("n"), int) or row.get("kind") not in KINDS:
+            known = isinstance(row, dict) and row.get("kind") in KINDS
+            if not known or not isinstance(row.get("n"), int):
                 raise DataError(f"{journal.path}: not a row of this journal: {str(row)[:100]}")
             request = self._at(row["n"])
             if row.get("request_hash") != request.hash:
@@ -266,7 +279,8 @@ class _Work:
             if row["kind"] != "lost":
                 self._rows.setdefault(row["n"], row)
         self.replayed = len(self._rows)
-        self._judge()
+        for _ in self._judge():
+            pass
 
     async def ask(self, journal: Journal, progress: Progress) -> None:
         """Send requests until the pool is full, or something else ends it."""
@@ -305,6 +319,8 @@ class _Work:
         expected = FIRST_YIELD * self.settings.tasks_per_request if kept is None else kept
         if under_way and len(self.pool.kept) + under_way * expected >= self.settings.target:
             return None
+        if under_way >= AHEAD * self.settings.concurrency:
+            return None
         self._next += 1
         self.asked += 1
         return self._at(self._next - 1)
@@ -314,16 +330,17 @@ class _Work:
             self._requests[n] = self._build(n)
         return self._requests[n]
 
-    def land(self, rows: list[Row]) -> None:
+    async def land(self, rows: list[Row]) -> None:
         """See `dispatch.Work`."""
         self._rows |= {row["n"]: row for row in rows if row["kind"] != "lost"}
-        self._judge()
+        for _ in self._judge():
+            await asyncio.sleep(0)  # what has arrived meanwhile goes first: it frees the teacher
         if not self.wants_more and self._dispatcher is not None:
             # What is still in flight is paid for, but no longer needed.
             self._dispatcher.stop(None, GRACE)
 
-    def _judge(self) -> None:
-        """Judge in request order, as far as the replies reach without a gap."""
+    def _judge(self) -> Iterator[None]:
+        """Judge in request order, as far as the replies reach without a gap; one at a step."""
         while self.wants_more and (row := self._rows.get(self.pool.requests)) is not None:
             failed = row["text"] if row["kind"] == "failed" else ""
             answer = Answer(row["text"], row.get("finish_reason"), row.get("model"), failed=failed)
@@ -331,6 +348,7 @@ class _Work:
             del self._requests[row["n"]]
             if self._task is not None:
                 self._task.set(len(self.pool.kept), note=self._note())
+            yield
 
     def _note(self) -> str:
         parts = [f"{self.pool.requests:,} requests", f"{len(self.pool.rejected):,} rejected"]
