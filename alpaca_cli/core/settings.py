@@ -45,6 +45,7 @@ class ProceduralTeacher(Section):
     """The embedded teacher: no network, no key, answers that are computed."""
 
     kind: Literal["procedural"] = "procedural"
+    """This teacher."""
 
     mistakes: float = Field(0.02, ge=0, le=0.5)
     """Share of items in which it makes a mistake that LLMs make (for parser and filters)."""
@@ -54,6 +55,7 @@ class OpenAITeacher(Section):
     """Any endpoint that speaks the OpenAI HTTP protocol."""
 
     kind: Literal["openai"]
+    """This teacher."""
 
     model: str
     """Model name, as the endpoint calls it."""

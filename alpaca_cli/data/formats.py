@@ -41,7 +41,10 @@ def read_placed(source: str | Path) -> list[tuple[str, Example]]:
     examples: list[tuple[str, Example]] = []
     for place, row in rows:
         try:
-            examples += [(place, example) for example in _examples(row)]
+            found = _examples(row)
+            for example in found:
+                _refuse_half_characters(example)
+            examples += [(place, example) for example in found]
         except ValueError as error:
             raise DataError(f"{place}: {error}") from error
     if not examples:
@@ -192,6 +195,15 @@ def _examples(row: Any) -> list[Example]:
     if "instances" in row:
         return _from_instances(row)
     return [example_from_row(row)]
+
+
+def _refuse_half_characters(example: Example) -> None:
+    """JSON can spell half of a surrogate pair (`"\\ud800"`), which no file of text can hold."""
+    try:
+        f"{example.instruction}{example.input}{example.output}".encode()
+        json.dumps([dict(example.meta), dict(example.extra)], ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("a string holds half of a surrogate pair") from error
 
 
 def _from_instances(row: Mapping[str, Any]) -> list[Example]:

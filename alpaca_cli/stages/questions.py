@@ -1,0 +1,121 @@
+"""What `alpaca eval` asks: examples of a file, or unseen tasks of the embedded teacher.
+
+A question is an instruction with an input and the answers that count as right. Asking and
+scoring are the business of `alpaca_cli.stages.eval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from alpaca_cli.core.records import Example
+from alpaca_cli.core.runfolder import RunFolder
+from alpaca_cli.data.formats import read_examples
+from alpaca_cli.data.procedural import draw, families
+
+HELD_OUT_EVERY = 3  # one task in three has a held-out wording
+TRIES = 200  # draws for one unseen task before a family counts as exhausted
+
+
+@dataclass(slots=True)
+class Question:
+    """What is asked once; rows that ask the same are one question with several references."""
+
+    instruction: str
+    input: str
+    references: list[str] = field(default_factory=list)
+    family: str = ""
+    """The family or category that its row names."""
+    held_out: bool | None = None
+    """Its wording was kept from training data; None when the row does not say."""
+
+
+def training_files(run: RunFolder) -> dict[str, Path]:
+    """Where the run's training examples stand, name -> file; empty when it has none."""
+    names = ("seed/kept.jsonl", "generate/kept.jsonl", "dedup/kept.jsonl")
+    return {name: run.path / name for name in names if (run.path / name).is_file()}
+
+
+def trained_pairs(files: Iterable[Path]) -> set[tuple[str, str]]:
+    """The (instruction, input) pairs of some files, as `pair` makes them."""
+    return {pair(each.instruction, each.input) for file in files for each in read_examples([file])}
+
+
+def pair(instruction: str, input: str) -> tuple[str, str]:
+    """Instruction and input with white space and case evened out, for comparing."""
+    return " ".join(instruction.split()).casefold(), " ".join(input.split()).casefold()
+
+
+def unseen_tasks(count: int, seed: int, seen: set[tuple[str, str]]) -> list[Example]:
+    """Procedural tasks that are not in `seen`, balanced over the families, none twice.
+
+    A third has wordings that training data never uses. A family with too few unseen tasks left
+    gives what it has, so that there may be fewer than `count`. Equal arguments, equal tasks.
+    """
+    names = [family.name for family in families()]
+    order = Random(f"eval {seed}").sample(names, len(names))
+    taken = set(seen)
+    chosen: dict[str, list[Example]] = {}
+    drawn = 0
+    for place, name in enumerate(order):
+        wanted = count // len(order) + (place < count % len(order))
+        # Rounded over all families, so that a third is a third where each gives one or two.
+        held_out = (drawn + wanted) // HELD_OUT_EVERY - drawn // HELD_OUT_EVERY
+        drawn += wanted
+        rng = Random(f"eval {seed} {name}")
+        chosen[name] = [
+            *_fresh(rng, name, wanted - held_out, taken, held_out=False),
+            *_fresh(rng, name, held_out, taken, held_out=True),
+        ]
+    return [example for name in names for example in chosen[name]]
+
+
+def _fresh(
+    rng: Random, family: str, wanted: int, taken: set[tuple[str, str]], *, held_out: bool
+) -> Iterator[Example]:
+    """Up to `wanted` tasks of a family that are not in `taken`, which grows."""
+    for _ in range(wanted):
+        for _ in range(TRIES):
+            task = draw(rng, family=family, held_out=held_out)
+            key = pair(task.instruction, task.input)
+            if key not in taken:
+                taken.add(key)
+                meta = {"family": task.family, "category": task.category, "form": task.form}
+                example = Example(task.instruction, task.input, task.output, meta=meta)
+                yield example.with_meta(held_out=held_out)
+                break
+
+
+def merge(examples: Sequence[Example]) -> tuple[list[Question], int]:
+    """Questions in order, and how many rows were left out for having no reference."""
+    questions: dict[tuple[str, str], Question] = {}
+    left_out = 0
+    for example in examples:
+        if not example.output.strip():
+            left_out += 1
+            continue
+        question = questions.setdefault(
+            (example.instruction, example.input),
+            Question(
+                example.instruction,
+                example.input,
+                family=_family(example),
+                held_out=_held_out(example),
+            ),
+        )
+        question.references.append(example.output)
+    return list(questions.values()), left_out
+
+
+def _family(example: Example) -> str:
+    known = {**example.extra, **example.meta}
+    named = (known.get(name) for name in ("family", "category"))
+    return next((name for name in named if isinstance(name, str) and name), "")
+
+
+def _held_out(example: Example) -> bool | None:
+    value = example.meta.get("held_out")
+    return value if isinstance(value, bool) else None
