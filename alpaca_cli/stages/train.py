@@ -1,0 +1,431 @@
+"""The train stage: examples to a student that can be asked.
+
+    dedup/kept.jsonl (else generate/kept.jsonl, or a FILE) ->
+        train/log.jsonl               one line per step
+        train/checkpoints/step-…/     to go on from
+        train/final/                  the model folder, whole or not there
+        train/loss.png
+
+A rerun costs nothing while recipe and data are the same. Cut short at any instant, it goes on
+from the newest whole checkpoint, on the same loss trajectory. With several GPUs this process
+starts one worker each (`alpaca_cli.model.launch`) and reports what they did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alpaca_cli.core.errors import AlpacaError, DataError, UsageError
+from alpaca_cli.core.files import write_text
+from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.recipe import dump_recipe
+from alpaca_cli.core.records import Example
+from alpaca_cli.core.runfolder import Fresh, RunFolder, StageFolder
+from alpaca_cli.core.settings import Recipe, ScratchModel, Train
+from alpaca_cli.data.formats import HUB, read_examples
+from alpaca_cli.model.launch import (
+    Worker,
+    check_batch,
+    choose_gpus,
+    launch,
+    leave_error,
+    this_worker,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from alpaca_cli.model.batches import Encoded, Schedule
+    from alpaca_cli.model.student import Trainee
+
+# Keys that say how the work is done, not what comes out: they may change between a kill and the
+# resume, and a finished training stays up to date.
+HOW = {"gpus", "micro_batch", "gradient_checkpointing", "save_every", "keep_checkpoints"}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened.
+
+    Attributes:
+        examples: trained on; `dropped` and `truncated` ones were longer than max_length.
+        tokens: prompt and response tokens seen, repeats included, padding not.
+        trained_tokens: those the loss was taken over: responses and EOS.
+        loss: mean over the trained tokens of the last tenth of the steps, in nats.
+        seconds: in training steps; loading and saving not counted.
+        parameters: of the whole model; `trained_parameters` were changed.
+    """
+
+    model: str
+    steps: int
+    epochs: float
+    examples: int
+    dropped: int
+    truncated: int
+    tokens: int
+    trained_tokens: int
+    loss: float
+    seconds: float
+    tokens_per_second: float
+    parameters: int
+    trained_parameters: int
+    device: str
+    processes: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a training would be; fields as in `Report`.
+
+    Attributes:
+        micro_batches: forward passes in a step of one process, on average over the first steps.
+        padding: share of the positions in them that hold no token.
+    """
+
+    steps: int
+    epochs: float
+    examples: int
+    dropped: int
+    truncated: int
+    tokens: int
+    trained_tokens: int
+    longest: int
+    micro_batches: float
+    padding: float
+    parameters: int
+    trained_parameters: int
+
+
+def run(
+    recipe: Recipe,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    fresh: Fresh = "never",
+    data: str | None = None,
+) -> Report:
+    """Train, or return the stored report when the training is up to date.
+
+    Args:
+        data: a file or `hub:` data set to train on instead of the run's own examples.
+
+    Raises:
+        DataError: there are no examples, or none fits; the model cannot be loaded.
+        UsageError: the stage was made from something else; a setting does not fit this machine.
+        GateFailed: the loss is not a number, or what was saved does not hold.
+        ResourceError: disk or memory ran out.
+    """
+    worker = this_worker()
+    try:
+        if worker.processes > 1:
+            return _work_together(recipe, run, progress, fresh, data, worker)
+        return _lead(recipe, run, progress, fresh, data)
+    except AlpacaError as error:
+        leave_error(error)
+        raise
+
+
+def is_follower() -> bool:
+    """Whether another process holds the lock and shows the result of this training."""
+    worker = this_worker()
+    return worker.launched or not worker.main
+
+
+def plan(recipe: Recipe, run: RunFolder, data: str | None = None) -> Plan:
+    """What `run` would do, found out without training or writing anything.
+
+    Raises:
+        DataError, UsageError: as `run`.
+    """
+    from alpaca_cli.model.batches import encode_rows, micro_batches
+    from alpaca_cli.model.student import make_trainee
+
+    settings = recipe.train
+    examples = read_examples([_source(run, data)])
+    trainee = make_trainee(settings, _texts(examples), recipe.seed, weights=False)
+    encoded = encode_rows(
+        examples, trainee.tokenizer, trainee.template, settings.max_length, settings.overlong
+    )
+    schedule = _schedule(recipe, encoded)
+    visited = [encoded.rows[i] for step in range(schedule.steps) for i in schedule.indices(step)]
+    sample = [
+        [encoded.rows[i] for i in schedule.indices(step)] for step in range(min(20, schedule.steps))
+    ]
+    batches = [
+        batch
+        for rows in sample
+        for batch in micro_batches(
+            rows, settings.micro_batch, settings.max_length, settings.packing
+        )
+    ]
+    widths = [[sum(len(row.ids) for row in packed) for packed in batch] for batch in batches]
+    positions = sum(max(width) * len(width) for width in widths)
+    return Plan(
+        steps=schedule.steps,
+        epochs=settings.epochs,
+        examples=len(encoded.rows),
+        dropped=encoded.dropped,
+        truncated=encoded.truncated,
+        tokens=sum(len(row.ids) for row in visited),
+        trained_tokens=sum(row.trained for row in visited),
+        longest=max(len(row.ids) for row in encoded.rows),
+        micro_batches=len(batches) / len(sample),
+        padding=1 - sum(map(sum, widths)) / positions,
+        parameters=trainee.parameters,
+        trained_parameters=trainee.trainable,
+    )
+
+
+def _lead(
+    recipe: Recipe, run: RunFolder, progress: Progress, fresh: Fresh, data: str | None
+) -> Report:
+    """The only process, or the one that starts the workers."""
+    from alpaca_cli.model.devices import gpus
+
+    stage, settings = run.stage("train"), recipe.train
+    stamp, inputs = _stamp(recipe, run, data)
+    chosen = choose_gpus(settings.gpus, len(gpus()))
+    if (stored := stage.open(stamp, inputs, fresh=fresh)) is not None:
+        progress.info(f"train: up to date in {stage.path}")
+        return Report(**stored)
+    if len(chosen) > 1:
+        check_batch(settings.global_batch, len(chosen))
+        progress.info(f"training on {len(chosen)} GPUs")
+        launch(_arguments(recipe, run, stage, data), chosen, stage.path, progress)
+        done = stage.report()
+        if done is None:
+            raise AlpacaError(f"{stage.path}: the workers ended without a result")
+        return Report(**done)
+    return _train(recipe, run, progress, data, _accelerator(settings, chosen), fresh="never")
+
+
+def _work_together(
+    recipe: Recipe,
+    run: RunFolder,
+    progress: Progress,
+    fresh: Fresh,
+    data: str | None,
+    worker: Worker,
+) -> Report:
+    """One of several processes: all train, the first one writes."""
+    from alpaca_cli.model.devices import gpus
+
+    check_batch(recipe.train.global_batch, worker.processes)
+    accelerator = _accelerator(recipe.train, list(range(len(gpus()))))
+    said = progress if worker.main else Progress(progress.console, quiet=True)
+    if worker.main and worker.launched:
+        # Should our parent be killed, a new one must not start workers beside us.
+        with RunFolder(run.stage("train").path).lock():
+            return _train(recipe, run, said, data, accelerator, fresh)
+    return _train(recipe, run, said, data, accelerator, fresh)
+
+
+def _train(
+    recipe: Recipe,
+    run: RunFolder,
+    progress: Progress,
+    data: str | None,
+    accelerator: Accelerator,
+    fresh: Fresh,
+) -> Report:
+    """Load or make the student, train it, and have the first process write the results."""
+    from alpaca_cli.model.batches import encode_rows
+    from alpaca_cli.model.checkpoints import newest_checkpoint, remove_leftovers
+    from alpaca_cli.model.student import load_trainee, make_trainee, out_of_memory
+    from alpaca_cli.model.trainer import compute_dtype, train
+
+    stage, settings = run.stage("train"), recipe.train
+    stamp, inputs = _stamp(recipe, run, data)
+    with accelerator.main_process_first():
+        main = accelerator.is_main_process
+        if (stored := stage.open(stamp, inputs, fresh=fresh if main else "never")) is not None:
+            return Report(**stored)
+        if main:
+            remove_leftovers(stage / "checkpoints")
+    examples = read_examples([_source(run, data)])
+    dtype = compute_dtype(settings.dtype, accelerator.device)
+    resumed = newest_checkpoint(stage / "checkpoints")
+    with out_of_memory():
+        trainee = (
+            load_trainee(settings, resumed[1], dtype)
+            if resumed
+            else make_trainee(settings, _texts(examples), recipe.seed, dtype)
+        )
+        encoded = encode_rows(
+            examples, trainee.tokenizer, trainee.template, settings.max_length, settings.overlong
+        )
+        schedule = _schedule(recipe, encoded)
+        _announce(progress, settings, trainee, encoded, schedule, resumed)
+        if main:
+            # Not sooner: data or a model that had to be put right first are not "changed" later.
+            stage.begin(stamp, inputs)
+        train(trainee, encoded.rows, schedule, settings, stage.path, accelerator, progress, resumed)
+    if accelerator.is_main_process:
+        _write_results(stage, trainee, progress)
+        report = _report(stage, trainee, encoded, settings, accelerator, dtype)
+        stage.finish(asdict(report), stamp, inputs, [*_final_files(stage), "log.jsonl"])
+    accelerator.wait_for_everyone()
+    done = stage.report()
+    assert done is not None  # the first process has just written it
+    return Report(**done)
+
+
+def _write_results(stage: StageFolder, trainee: Trainee, progress: Progress) -> None:
+    """`final/`, checked before it appears, and `loss.png`."""
+    from alpaca_cli.model.checkpoints import new_folder
+    from alpaca_cli.model.plot import plot_loss
+    from alpaca_cli.model.student import save_trainee, verify_saved
+    from alpaca_cli.model.trainer import read_log
+
+    with new_folder(stage / "final") as temporary:
+        save_trainee(trainee, temporary)
+        verify_saved(trainee, temporary)
+    try:
+        plot_loss(read_log(stage / "log.jsonl"), stage / "loss.png")
+    except UsageError as error:  # matplotlib is an extra; the training is whole without it
+        progress.info(f"no loss.png: {error}")
+
+
+def _announce(
+    progress: Progress,
+    settings: Train,
+    trainee: Trainee,
+    encoded: Encoded,
+    schedule: Schedule,
+    resumed: tuple[int, Path] | None,
+) -> None:
+    """Say what is about to happen, and what may surprise."""
+    for note in trainee.notes:
+        progress.info(f"train: {note}")
+    for count, what in ((encoded.dropped, "dropped"), (encoded.truncated, "response truncated")):
+        if count:
+            total = len(encoded.rows) + encoded.dropped
+            progress.warn(
+                f"{count:,} of {total:,} examples are longer than train.max_length "
+                f"({settings.max_length:,} tokens): {what}"
+            )
+    slow = settings.optimizer == "adamw" and settings.learning_rate < 1e-4
+    if isinstance(settings.model, ScratchModel) and slow:
+        progress.warn(
+            f"train.learning_rate {settings.learning_rate:g} suits fine-tuning; a model from "
+            "scratch learns little with less than about 1e-3"
+        )
+    if resumed:
+        progress.info(f"resuming at step {resumed[0]:,} of {schedule.steps:,}")
+    progress.info(
+        f"{trainee.parameters:,} parameters, {trainee.trainable:,} of them trained; "
+        f"{len(encoded.rows):,} examples, {schedule.steps:,} steps"
+    )
+
+
+def _report(
+    stage: StageFolder,
+    trainee: Trainee,
+    encoded: Encoded,
+    settings: Train,
+    accelerator: Accelerator,
+    dtype: torch.dtype,
+) -> Report:
+    """Sums over the whole log, so that a resumed training reports like an uninterrupted one."""
+    from alpaca_cli.model.trainer import read_log
+
+    log = read_log(stage / "log.jsonl")
+    tail = log[-max(1, len(log) // 10) :]
+    tokens, seconds = sum(line["tokens"] for line in log), sum(line["seconds"] for line in log)
+    trained = sum(line["trained_tokens"] for line in tail)
+    return Report(
+        model=str(stage / "final"),
+        steps=len(log),
+        epochs=settings.epochs,
+        examples=len(encoded.rows),
+        dropped=encoded.dropped,
+        truncated=encoded.truncated,
+        tokens=tokens,
+        trained_tokens=sum(line["trained_tokens"] for line in log),
+        loss=sum(line["loss"] * line["trained_tokens"] for line in tail) / trained,
+        seconds=seconds,
+        tokens_per_second=tokens / seconds,
+        parameters=trainee.parameters,
+        trained_parameters=trainee.trainable,
+        device=_device_name(accelerator),
+        processes=accelerator.num_processes,
+        dtype=str(dtype).removeprefix("torch."),
+    )
+
+
+def _device_name(accelerator: Accelerator) -> str:
+    from alpaca_cli.model.devices import gpus
+
+    kind: str = accelerator.device.type
+    return gpus()[accelerator.device.index or 0].name if kind == "cuda" else kind
+
+
+def _final_files(stage: StageFolder) -> list[str]:
+    return [f"final/{path.name}" for path in sorted((stage / "final").iterdir())]
+
+
+def _accelerator(settings: Train, gpus: Sequence[int]) -> Accelerator:
+    """accelerate on the chosen GPU, or on CPU when none is chosen."""
+    import torch
+
+    from alpaca_cli.model.trainer import compute_dtype, make_accelerator
+
+    if len(gpus) == 1:
+        torch.cuda.set_device(gpus[0])
+    device = torch.device("cuda" if gpus else "cpu")
+    return make_accelerator(compute_dtype(settings.dtype, device), cpu=not gpus)
+
+
+def _schedule(recipe: Recipe, encoded: Encoded) -> Schedule:
+    from alpaca_cli.model.batches import Schedule
+
+    return Schedule(len(encoded.rows), recipe.train.global_batch, recipe.train.epochs, recipe.seed)
+
+
+def _stamp(
+    recipe: Recipe, run: RunFolder, data: str | None
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Settings and input files that determine the result."""
+    stamp = recipe.train.model_dump(mode="json", exclude=HOW) | {"seed": recipe.seed}
+    source = _source(run, data)
+    if source.startswith(HUB):
+        return stamp | {"data": source}, {}
+    return stamp, {"data": Path(source)}
+
+
+def _source(run: RunFolder, data: str | None) -> str:
+    """Where the examples are.
+
+    Raises:
+        DataError: no file is named and the run has none.
+    """
+    if data is not None:
+        return data
+    for name in ("dedup", "generate"):
+        path = run.stage(name) / "kept.jsonl"
+        if path.is_file():
+            return str(path)
+    raise DataError(
+        f"{run.path}: no examples to train on",
+        hint="run alpaca generate first, or name a FILE: alpaca train FILE",
+    )
+
+
+def _texts(examples: Sequence[Example]) -> list[str]:
+    """What the tokenizer of a model from scratch is trained on."""
+    return [
+        text for each in examples for text in (each.instruction, each.input, each.output) if text
+    ]
+
+
+def _arguments(recipe: Recipe, run: RunFolder, stage: StageFolder, data: str | None) -> list[str]:
+    """The worker's command line: this training, from the recipe as resolved here."""
+    resolved = stage / "recipe.yaml"
+    write_text(resolved, dump_recipe(recipe))
+    named = [] if data is None else [data]
+    return ["train", *named, "--recipe", str(resolved), "--run", str(run.path)]

@@ -1,0 +1,336 @@
+"""The train stage and its command: real processes, real kills, real data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from alpaca_cli.cli import app
+from alpaca_cli.core.errors import DataError, UsageError
+from alpaca_cli.core.files import write_jsonl
+from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.recipe import load_recipe
+from alpaca_cli.core.runfolder import RunFolder
+from alpaca_cli.core.settings import Recipe
+from alpaca_cli.model.launch import check_batch, choose_gpus, run_workers
+from alpaca_cli.stages import train as stage
+from tests.processes import COMMAND, environment, kill_when, lines, run, start, wait_until
+from tests.tiny import save_tiny_model
+
+SMALL = [
+    "--set", "train.model={config: {vocab_size: 400, hidden_size: 32, intermediate_size: 64, "
+    "layers: 2, heads: 2}}",
+    "--set", "train.learning_rate=0.01",
+    "--set", "train.global_batch=8",
+    "--set", "train.micro_batch=1",
+    "--set", "train.epochs=4",
+    "--set", "train.save_every=10",
+]  # fmt: skip
+ROWS = [
+    {"instruction": f"Repeat the word {n} times.", "input": word, "output": " ".join([word] * n)}
+    for n in range(1, 8)
+    for word in ("dog", "red bird", "sea", "one two three", "lamp", "x y", "so", "far")
+]
+STEPS = 28  # 4 epochs of 56 examples in steps of 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with the data, and a training that nobody interrupted in runs/straight."""
+    here = tmp_path_factory.mktemp("train")
+    write_jsonl(here / "rows.jsonl", ROWS)
+    train(here, "straight")
+    return here
+
+
+def recipe(*sets: str) -> Recipe:
+    return load_recipe(None, overrides=[*SMALL[1::2], *sets], environment={})
+
+
+def train(folder: Path, name: str, *sets: str, progress: Progress | None = None) -> stage.Report:
+    """Train in this process, in runs/<name>, on the folder's rows."""
+    data = str(folder / "rows.jsonl")
+    here = RunFolder(folder / "runs" / name)
+    return stage.run(recipe(*sets), here, progress or quiet(), data=data)
+
+
+def log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "train" / "log.jsonl").read_text().splitlines()]
+
+
+def same_trajectory(one: Path, other: Path) -> None:
+    keys = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "trained_tokens")
+    for ours, theirs in zip(log(one), log(other), strict=True):
+        assert [ours[key] for key in keys] == [theirs[key] for key in keys]
+    names = ("model.safetensors", "tokenizer.json", "prompt_template.json", "config.json")
+    for name in names:
+        path = Path("train", "final", name)
+        assert (one / path).read_bytes() == (other / path).read_bytes(), name
+
+
+def quiet() -> Progress:
+    return Progress(Console(file=StringIO()), quiet=True)
+
+
+def test_what_a_training_leaves_behind(folder: Path) -> None:
+    here = folder / "runs" / "straight" / "train"
+    found = log(here.parent)
+    assert [line["step"] for line in found] == list(range(1, STEPS + 1))
+    assert found[-1]["epoch"] == 4
+    assert found[-1]["loss"] < 0.5 * found[0]["loss"]
+    assert (here / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert sorted(p.name for p in (here / "checkpoints").iterdir()) == [
+        "step-000010",
+        "step-000020",
+    ]
+    done = json.loads((here / "done.json").read_text())
+    assert "final/model.safetensors" in done["outputs"]
+    report = done["report"]
+    assert report["steps"] == STEPS
+    assert report["examples"] == len(ROWS)
+    assert (report["dropped"], report["truncated"]) == (0, 0)
+    assert report["tokens"] == sum(line["tokens"] for line in found)
+    assert report["device"] == "cpu"
+    assert report["parameters"] == report["trained_parameters"] > 10_000
+
+
+def test_a_second_call_costs_nothing_and_a_changed_one_is_refused(folder: Path) -> None:
+    weights = folder / "runs" / "straight" / "train" / "final" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    said = StringIO()
+    progress = Progress(Console(file=said))
+    # How the work is done may change: the result is the same.
+    again = train(folder, "straight", "train.micro_batch=4", progress=progress)
+    assert "up to date" in said.getvalue()
+    assert asdict(again) == RunFolder(folder / "runs" / "straight").stage("train").report()
+    with pytest.raises(UsageError, match=r"epochs: was 4\.0, now 5\.0") as caught:
+        train(folder, "straight", "train.epochs=5")
+    assert "--fresh" in caught.value.hint
+    (folder / "rows.jsonl").touch()
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_killed_twice_it_ends_as_if_nothing_had_happened(folder: Path) -> None:
+    cut = folder / "runs" / "cut"
+    arguments = ["train", "rows.jsonl", *SMALL, "--run", "runs/cut"]
+    for step in (3, 14):  # before the first checkpoint, and between two
+        victim = start(*arguments, cwd=folder)
+        kill_when(victim, lambda step=step: lines(cut / "train" / "log.jsonl") >= step)
+        assert not (cut / "train" / "final").exists()
+    said = StringIO()
+    train(folder, "cut", progress=Progress(Console(file=said)))
+    assert f"resuming at step 10 of {STEPS}" in said.getvalue()
+    same_trajectory(cut, folder / "runs" / "straight")
+
+
+def stop(folder: Path, name: str, number: signal.Signals, code: int, *more: object) -> int:
+    """Start a training, send it a signal after four steps; the step it saved."""
+    # Checkpoints far apart: the one found afterwards was saved because of the signal.
+    arguments = ["train", "rows.jsonl", *SMALL, "--set", "train.save_every=1000", *more]
+    process = start(*arguments, "--run", f"runs/{name}", cwd=folder)
+    here = folder / "runs" / name / "train"
+    wait_until(process, lambda: lines(here / "log.jsonl") >= 4)
+    process.send_signal(number)
+    said = process.communicate()[1]
+    assert process.returncode == code, said
+    assert "the same command goes on" in said
+    [saved] = (here / "checkpoints").iterdir()
+    step = int(saved.name.removeprefix("step-"))
+    assert 4 <= step == lines(here / "log.jsonl")
+    return step
+
+
+def test_asked_to_stop_it_saves_first(folder: Path) -> None:
+    step = stop(folder, "stopped", signal.SIGTERM, 143)
+    said = StringIO()
+    train(folder, "stopped", progress=Progress(Console(file=said)))
+    assert f"resuming at step {step} of {STEPS}" in said.getvalue()
+    same_trajectory(folder / "runs" / "stopped", folder / "runs" / "straight")
+
+
+def test_an_adapter_is_trained_resumed_and_names_its_base(folder: Path) -> None:
+    base = save_tiny_model(folder / "base")
+    sets = [f"train.model={base}", "train.method=lora"]
+    stop(folder, "lora", signal.SIGINT, 130, "--set", sets[0], "--set", sets[1])
+    report = train(folder, "lora", *sets)
+    assert 0 < report.trained_parameters < report.parameters
+    assert len(log(folder / "runs" / "lora")) == STEPS
+    final = folder / "runs" / "lora" / "train" / "final"
+    config = json.loads((final / "adapter_config.json").read_text())
+    assert Path(config["base_model_name_or_path"]) == base.resolve()
+    assert {"adapter_model.safetensors", "tokenizer.json", "prompt_template.json"} <= {
+        path.name for path in final.iterdir()
+    }
+
+
+def test_two_processes_train_like_one(folder: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    arguments = ["train", "rows.jsonl", *SMALL, "--run", str(folder / "runs" / "two"), "--json"]
+    done = subprocess.run(
+        [*launcher, "--nproc-per-node=2", "-m", "--", "alpaca_cli", *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["processes"] == 2
+    for ours, theirs in zip(log(folder / "runs/two"), log(folder / "runs/straight"), strict=True):
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2)
+
+
+class TestWorkers:
+    """What the parent of several processes does, with launchers that are small programs."""
+
+    def launch(self, folder: Path, program: str) -> str:
+        said = StringIO()
+        progress = Progress(Console(file=said, width=200))
+        run_workers([sys.executable, "-c", program], {"X": "1"}, folder, progress)
+        return said.getvalue()
+
+    def test_what_workers_say_is_heard_and_kept(self, tmp_path: Path) -> None:
+        said = self.launch(tmp_path, "import sys; print('step 1', file=sys.stderr)")
+        assert said == "step 1\n"
+        assert (tmp_path / "launch.log").read_text() == "step 1\n"
+
+    def test_a_worker_s_error_is_raised_as_it_was(self, tmp_path: Path) -> None:
+        program = (
+            "import sys\n"
+            "from alpaca_cli.core.errors import DataError\n"
+            "from alpaca_cli.model.launch import leave_error\n"
+            "leave_error(DataError('no rows', hint='add some'))\n"
+            "print('noise of the launcher', file=sys.stderr)\n"
+            "sys.exit(1)"
+        )
+        with pytest.raises(DataError, match="no rows") as caught:
+            self.launch(tmp_path, program)
+        assert caught.value.hint == "add some"
+        assert "noise" in (tmp_path / "launch.log").read_text()
+        assert not (tmp_path / "worker-error.json").exists()
+
+    def test_a_worker_that_just_ends_is_not_a_success(self, tmp_path: Path) -> None:
+        with pytest.raises(Exception, match=r"ended without a reason.*launch\.log"):
+            self.launch(tmp_path, "raise SystemExit(9)")
+
+
+def test_gpus() -> None:
+    assert choose_gpus("auto", 0) == []
+    assert choose_gpus("auto", 2) == [0, 1]
+    assert choose_gpus(0, 2) == []
+    assert choose_gpus("2", 4) == [0, 1]
+    assert choose_gpus("1,3", 4) == [1, 3]
+    for wanted, available, said in (
+        (2, 0, "this machine has no CUDA GPU"),
+        ("1,4", 4, "4, numbered from 0"),
+        ("many", 4, "expected a count"),
+        ("1,1", 4, "expected a count"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            choose_gpus(wanted, available)
+
+
+def test_a_batch_that_does_not_split() -> None:
+    check_batch(128, 8)
+    with pytest.raises(UsageError, match="128 does not split over 3") as caught:
+        check_batch(128, 3)
+    assert caught.value.hint == "use 126 or 129"
+
+
+def test_a_plan_trains_nothing(folder: Path) -> None:
+    here = RunFolder(folder / "runs" / "planned")
+    plan = stage.plan(recipe(), here, str(folder / "rows.jsonl"))
+    report = RunFolder(folder / "runs" / "straight").stage("train").report()
+    assert report is not None
+    for key in ("steps", "examples", "tokens", "trained_tokens", "parameters"):
+        assert getattr(plan, key) == report[key]
+    assert plan.padding == 0
+    assert not here.path.exists()
+
+
+def test_a_run_trains_on_what_dedup_kept_else_on_what_was_generated(tmp_path: Path) -> None:
+    settings, here = recipe("train.epochs=0.2"), RunFolder(tmp_path)
+    with pytest.raises(DataError, match="no examples to train on"):
+        stage.run(settings, here, quiet())
+    write_jsonl(tmp_path / "generate" / "kept.jsonl", ROWS[:20])
+    assert stage.plan(settings, here).examples == 20
+    write_jsonl(tmp_path / "dedup" / "kept.jsonl", ROWS[:10])
+    assert stage.run(settings, here, quiet()).examples == 10
+
+
+def test_real_instructions_from_the_command_line(tmp_path: Path, real_data: Path) -> None:
+    data = real_data / "alpaca_en_demo.json"
+    arguments = ["train", data, *SMALL, "--set", "train.epochs=0.05"]
+    done = run(*arguments, "--set", "train.max_length=256", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert report["model"] == "runs/alpaca_en_demo/train/final"
+    assert report["examples"] + report["dropped"] == len(json.loads(data.read_text()))
+    assert "longer than train.max_length (256 tokens): dropped" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["missing.jsonl"], 3, "missing.jsonl"),
+        (["broken.jsonl"], 3, "broken.jsonl:2"),
+        (["rows.jsonl", "--model", "./no/such/model"], 3, "no/such/model"),
+        (["rows.jsonl", "--gpus", "700"], 2, "train.gpus: 700"),
+        (["rows.jsonl", "--set", "train.epochs=0"], 2, "train.epochs"),
+    ],
+)
+def test_wrong_input_is_one_message(
+    folder: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (folder / "broken.jsonl").write_text('{"instruction": "a", "output": "b"}\n{"instruc\n')
+    there = Path.cwd()
+    os.chdir(folder)
+    try:
+        done = CliRunner().invoke(app, ["train", *arguments, "--run", "runs/wrong"])
+    finally:
+        os.chdir(there)
+    assert done.exit_code == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "runs" / "wrong" / "train" / "final").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> list[str]:
+    """A command prefix under which `full/` is a disk of 300 kB."""
+    (tmp_path / "full").mkdir()
+    mount = f'mount -t tmpfs -o size=300k tmpfs "{tmp_path}/full"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*prefix, mount], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no user namespaces here: cannot make a small disk")
+    return [*prefix, f'{mount} && exec "$@"', "sh"]
+
+
+def test_a_full_disk_ends_in_one_message(folder: Path, tmp_path: Path, small_disk: Any) -> None:
+    done = subprocess.run(
+        [*small_disk, *COMMAND, "train", "rows.jsonl", *SMALL, "--run", tmp_path / "full"],
+        cwd=folder,
+        env=environment(PYTHONPATH=os.getcwd()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert "no space left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
