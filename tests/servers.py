@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from alpaca_cli.data.procedural import family_names
 from alpaca_cli.data.procedural_teacher import reply
 
 
@@ -161,7 +162,7 @@ class TeacherServer:
 
     def completion(self, asked: Asked) -> dict[str, Any]:
         """The usual answer, in the shape of the endpoint that was asked."""
-        answer = reply(asked.text, self._mistakes)
+        answer = reply(asked.text, self._mistakes, family_names())
         chat = asked.path.endswith("/chat/completions")
         content: dict[str, Any] = (
             {"message": {"role": "assistant", "content": answer.text}}

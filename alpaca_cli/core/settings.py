@@ -50,6 +50,9 @@ class ProceduralTeacher(Section):
     mistakes: float = Field(0.02, ge=0, le=0.5)
     """Share of items in which it makes a mistake that LLMs make (for parser and filters)."""
 
+    families: list[str] = []
+    """Task families it draws from; all of them when empty. `alpaca eval` asks the same ones."""
+
 
 class OpenAITeacher(Section):
     """Any endpoint that speaks the OpenAI HTTP protocol."""

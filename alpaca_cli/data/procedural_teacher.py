@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from random import Random
@@ -35,19 +36,24 @@ class Written:
     tasks: tuple[Example, ...]
 
 
-def reply(text: str, mistakes: float) -> Reply:
-    """The reply to a request's text; `mistakes` is the share of tasks with a mistake."""
-    return write(text, mistakes).reply
+def reply(text: str, mistakes: float, families: Sequence[str]) -> Reply:
+    """The reply to a request's text.
+
+    Args:
+        mistakes: share of tasks with a mistake.
+        families: names of those to draw from.
+    """
+    return write(text, mistakes, families).reply
 
 
-def write(text: str, mistakes: float) -> Written:
+def write(text: str, mistakes: float, families: Sequence[str]) -> Written:
     """As `reply`, together with what it was made of."""
     rng = Random(sha256(text.encode()).digest())
     asked = _ASKED.findall(text)
     wrong: dict[int, str] = {}
     tasks: list[Example] = []
     for number in range(int(asked[-1]) if asked else 1):
-        task = draw(rng)
+        task = draw(rng, rng.choice(families))
         tasks.append(Example(task.instruction, task.input, task.output))
         if rng.random() < mistakes:
             wrong[number] = rng.choice(MISTAKES)

@@ -79,12 +79,16 @@ async def open_teacher(
 
     Raises:
         TeacherError: the variable that should hold the key is not set.
+        UsageError: the embedded teacher has no such family.
     """
     if isinstance(settings, ProceduralTeacher):
+        from alpaca_cli.data.procedural import family_names
         from alpaca_cli.data.procedural_teacher import reply
 
+        known = family_names(settings.families)
+
         async def procedural(request: Request) -> Reply:
-            return reply(request.text, settings.mistakes)
+            return reply(request.text, settings.mistakes, known)
 
         yield procedural
     else:

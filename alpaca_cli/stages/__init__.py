@@ -1,1 +1,1 @@
-"""The stages of the road, one file each; every stage is a plain function, callable without a CLI."""
+"""The stages of the road, one file each: plain functions that need no command line."""

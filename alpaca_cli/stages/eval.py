@@ -21,8 +21,9 @@ from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import Fresh, RunFolder, StageFolder, newest_model
-from alpaca_cli.core.settings import Eval, Recipe
+from alpaca_cli.core.settings import Eval, ProceduralTeacher, Recipe
 from alpaca_cli.data.formats import HUB, read_examples
+from alpaca_cli.data.procedural import family_names
 from alpaca_cli.data.rouge import tokenize
 from alpaca_cli.model.locate import find_model, run_of, weight_files
 from alpaca_cli.stages.questions import (
@@ -126,7 +127,8 @@ def run(
     folder, name = _model(run, model)
     training = training_files(run)
     stage = run.stage("eval")
-    stamp = {"model": name, **_stamp(settings, recipe.seed)}
+    families = _families(recipe)
+    stamp = {"model": name, **_stamp(settings, recipe.seed, families)}
     inputs = {**_model_files(folder), **training}
     if settings.data != PROCEDURAL and not settings.data.startswith(HUB):
         inputs["eval.data"] = Path(settings.data)
@@ -134,7 +136,7 @@ def run(
         progress.info(f"eval: up to date in {stage.path}")
         return Report(**stored)
     seen = trained_pairs(training.values())
-    examples = _examples(settings, recipe.seed, seen, progress)
+    examples = _examples(settings, recipe.seed, seen, families, progress)
     if "eval.data" in inputs and _trained_on(run, inputs["eval.data"]):
         seen |= {pair(each.instruction, each.input) for each in examples}
     questions, without_reference = merge(examples)
@@ -155,12 +157,19 @@ def run(
     return Report(**report)
 
 
-def _stamp(settings: Eval, seed: int) -> dict[str, Any]:
+def _families(recipe: Recipe) -> tuple[str, ...]:
+    """The embedded teacher's families that the run's teacher draws from."""
+    teacher = recipe.generate.teacher
+    return family_names(teacher.families if isinstance(teacher, ProceduralTeacher) else ())
+
+
+def _stamp(settings: Eval, seed: int, families: Sequence[str]) -> dict[str, Any]:
     """The keys that decide what is asked and how long answers may be."""
     chosen = {"eval": {"data": settings.data, "max_new_tokens": settings.max_new_tokens}}
     if settings.data != PROCEDURAL:
         return chosen
-    return {"seed": seed, "eval": {**chosen["eval"], "count": settings.count}}
+    asked = {"count": settings.count, "families": list(families)}
+    return {"seed": seed, "eval": {**chosen["eval"], **asked}}
 
 
 def _model(run: RunFolder, model: str | None) -> tuple[Path, str]:
@@ -195,13 +204,17 @@ def _trained_on(run: RunFolder, data: Path) -> bool:
 
 
 def _examples(
-    settings: Eval, seed: int, seen: set[tuple[str, str]], progress: Progress
+    settings: Eval,
+    seed: int,
+    seen: set[tuple[str, str]],
+    families: Sequence[str],
+    progress: Progress,
 ) -> list[Example]:
     if settings.data != PROCEDURAL:
         return read_examples([settings.data])
     if not seen:
         progress.warn("this run has no training data: every procedural task counts as unseen")
-    tasks = unseen_tasks(settings.count, seed, seen)
+    tasks = unseen_tasks(settings.count, seed, seen, families)
     if len(tasks) < settings.count:
         progress.warn(
             f"only {len(tasks):,} of {settings.count:,} tasks: some families have no more"

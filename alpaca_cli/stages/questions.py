@@ -14,7 +14,7 @@ from random import Random
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.data.formats import read_examples
-from alpaca_cli.data.procedural import draw, families
+from alpaca_cli.data.procedural import draw
 
 HELD_OUT_EVERY = 3  # one task in three has a held-out wording
 TRIES = 200  # draws for one unseen task before a family counts as exhausted
@@ -49,13 +49,14 @@ def pair(instruction: str, input: str) -> tuple[str, str]:
     return " ".join(instruction.split()).casefold(), " ".join(input.split()).casefold()
 
 
-def unseen_tasks(count: int, seed: int, seen: set[tuple[str, str]]) -> list[Example]:
-    """Procedural tasks that are not in `seen`, balanced over the families, none twice.
+def unseen_tasks(
+    count: int, seed: int, seen: set[tuple[str, str]], names: Sequence[str]
+) -> list[Example]:
+    """Procedural tasks that are not in `seen`, balanced over the named families, none twice.
 
     A third has wordings that training data never uses. A family with too few unseen tasks left
     gives what it has, so that there may be fewer than `count`. Equal arguments, equal tasks.
     """
-    names = [family.name for family in families()]
     order = Random(f"eval {seed}").sample(names, len(names))
     taken = set(seen)
     chosen: dict[str, list[Example]] = {}
@@ -79,7 +80,7 @@ def _fresh(
     """Up to `wanted` tasks of a family that are not in `taken`, which grows."""
     for _ in range(wanted):
         for _ in range(TRIES):
-            task = draw(rng, family=family, held_out=held_out)
+            task = draw(rng, family, held_out=held_out)
             key = pair(task.instruction, task.input)
             if key not in taken:
                 taken.add(key)

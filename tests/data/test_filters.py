@@ -12,7 +12,7 @@ from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings import Filters, Generate
 from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.pool import Answer, Pool
-from alpaca_cli.data.procedural import draw
+from alpaca_cli.data.procedural import draw, family_names
 from alpaca_cli.data.prompts import Request, render_json
 from alpaca_cli.data.seeds import load_seeds
 
@@ -72,7 +72,7 @@ def test_our_own_seeds_pass() -> None:
 
 def test_the_embedded_teacher_passes_but_for_unlucky_words() -> None:
     rng = random.Random(7)
-    tasks = [draw(rng) for _ in range(3000)]
+    tasks = [draw(rng, rng.choice(family_names())) for _ in range(3000)]
     rejected = [
         task for task in tasks if reason(Example(task.instruction, task.input, task.output))
     ]

@@ -16,6 +16,7 @@ from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings import Filters, Generate, ProceduralTeacher
 from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.parsing import parse_reply
+from alpaca_cli.data.procedural import family_names
 from alpaca_cli.data.procedural_teacher import write
 from alpaca_cli.data.prompts import Request, RequestBuilder
 from alpaca_cli.data.teacher import (
@@ -64,7 +65,7 @@ def test_every_protocol_round_trip(protocol: str) -> None:
         generate = settings(server.url, protocol=protocol)
         reply = ask(generate)
     found = parse_reply(reply.text, reply.finish_reason, request(generate).opening)
-    tasks = write(request(generate).text, 0).tasks
+    tasks = write(request(generate).text, 0, family_names()).tasks
     assert [(c.instruction, c.input, c.output) for c in found] == [
         (task.instruction, task.input, task.output) for task in tasks
     ]
@@ -283,7 +284,7 @@ FORMS: list[Callable[[], dict[str, Any]]] = [
 @pytest.mark.parametrize("form", FORMS)
 def test_without_mistakes_every_task_arrives(form: Callable[[], dict[str, Any]]) -> None:
     for asked, text in texts(40, **form()):
-        written = write(text, 0)
+        written = write(text, 0, family_names())
         found = parse_reply(written.reply.text, written.reply.finish_reason, asked.opening)
         assert [(c.instruction, c.input, c.output, c.fault) for c in found] == [
             (task.instruction, task.input, task.output, "") for task in written.tasks
@@ -296,7 +297,7 @@ def test_mistakes_are_made_and_none_passes_for_right(form: Callable[[], dict[str
     check = make_filter(Filters())
     wrong = cut = 0
     for asked, text in texts(60, **form()):
-        written = write(text, 0.3)
+        written = write(text, 0.3, family_names())
         cut += written.reply.finish_reason == "length"
         right = {(task.instruction, task.input, task.output) for task in written.tasks}
         seen: set[tuple[str, str, str]] = set()

@@ -132,7 +132,7 @@ def test_packed_padded_and_separate_losses_and_gradients_are_equal() -> None:
 
 
 def test_a_model_whose_packed_examples_see_each_other_is_refused() -> None:
-    class Deaf(transformers.LlamaForCausalLM):
+    class Deaf(transformers.LlamaForCausalLM):  # type: ignore[misc]  # transformers is Any here
         """Ignores where an example starts."""
 
         def forward(self, input_ids: Any, position_ids: Any = None, **rest: Any) -> Any:
@@ -185,13 +185,14 @@ def test_the_split_into_micro_batches_does_not_change_the_training(tmp_path: Pat
     _, whole = run(tmp_path / "1x8", micro_batch=8)
     assert len(whole) == 8  # 60 visits in steps of 8, the last one smaller
     assert column(whole, "loss")[-1] < 0.7 * column(whole, "loss")[0]
-    for name, changes in {
+    splits: dict[str, dict[str, Any]] = {
         "8x1": {"micro_batch": 1},
         "3": {"micro_batch": 3},
         "packed": {"packing": True, "micro_batch": 1},
         "packed wide": {"packing": True, "micro_batch": 8},
         "checkpointed": {"gradient_checkpointing": True},
-    }.items():
+    }
+    for name, changes in splits.items():
         _, log = run(tmp_path / name, **changes)
         assert column(log, "loss") == pytest.approx(column(whole, "loss"), rel=2e-5), name
         assert column(log, "grad_norm") == pytest.approx(column(whole, "grad_norm"), rel=1e-3)

@@ -21,7 +21,7 @@ from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Eval, Recipe
-from alpaca_cli.data.procedural import families
+from alpaca_cli.data.procedural import families, family_names
 from alpaca_cli.stages import eval as stage
 from alpaca_cli.stages.questions import merge, pair, unseen_tasks
 from alpaca_cli.stages.scoring import by_group, score_answers, summarize, wilson_interval
@@ -98,9 +98,9 @@ def test_rows_that_ask_the_same_are_one_question() -> None:
 
 def test_unseen_tasks_are_balanced_and_never_those_of_training() -> None:
     count = 2 * len(families()) + 7
-    first = unseen_tasks(count, 1, set())
+    first = unseen_tasks(count, 1, set(), family_names())
     assert len(first) == count
-    assert first == unseen_tasks(count, 1, set())
+    assert first == unseen_tasks(count, 1, set(), family_names())
     held_out = [each.meta["held_out"] for each in first]
     assert sum(held_out) == count // 3
     assert all(each.meta["held_out"] == ("/held-out-" in each.meta["form"]) for each in first)
@@ -110,7 +110,7 @@ def test_unseen_tasks_are_balanced_and_never_those_of_training() -> None:
 
     seen = {pair(f" {each.instruction.upper()} ", each.input) for each in first}
     assert len(seen) == count
-    second = unseen_tasks(count, 1, seen)
+    second = unseen_tasks(count, 1, seen, family_names())
     assert not seen & {pair(each.instruction, each.input) for each in second}
 
 
@@ -121,7 +121,9 @@ def test_procedural_questions_of_a_run(model: Path, tmp_path: Path, progress: Pr
     final = tmp_path / "run" / "train" / "final"
     final.parent.mkdir(parents=True)
     final.symlink_to(model)
-    trained = unseen_tasks(90, 42, set())  # what would be asked if nothing had been trained on
+    trained = unseen_tasks(
+        90, 42, set(), family_names()
+    )  # what would be asked if nothing had been trained on
     data_file(tmp_path / "run" / "generate" / "kept.jsonl", trained)
     recipe = Recipe(eval=Eval(count=90, max_new_tokens=2))
     report = stage.run(recipe, RunFolder(tmp_path / "run"), progress)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,12 @@ def test_a_second_call_costs_nothing_and_a_changed_one_is_refused(folder: Path) 
 def test_killed_twice_it_ends_as_if_nothing_had_happened(folder: Path) -> None:
     cut = folder / "runs" / "cut"
     arguments = ["train", "rows.jsonl", *SMALL, "--run", "runs/cut"]
+
+    def done(step: int) -> bool:
+        return lines(cut / "train" / "log.jsonl") >= step
+
     for step in (3, 14):  # before the first checkpoint, and between two
-        victim = start(*arguments, cwd=folder)
-        kill_when(victim, lambda step=step: lines(cut / "train" / "log.jsonl") >= step)
+        kill_when(start(*arguments, cwd=folder), partial(done, step))
         assert not (cut / "train" / "final").exists()
     said = StringIO()
     train(folder, "cut", progress=Progress(Console(file=said)))

@@ -8,6 +8,6 @@ the function computes the values, `lexicon.yaml` has the words. Nothing here kno
 request to a teacher looks, or how tasks are stored.
 """
 
-from alpaca_cli.data.procedural.catalog import Family, Form, Task, draw, families
+from alpaca_cli.data.procedural.catalog import Family, Form, Task, draw, families, family_names
 
-__all__ = ["Family", "Form", "Task", "draw", "families"]
+__all__ = ["Family", "Form", "Task", "draw", "families", "family_names"]

@@ -8,13 +8,14 @@ input. Held-out forms are for evaluation: training data must never use them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
 from string import Formatter
 from typing import Any
 
+from alpaca_cli.core.errors import UsageError, did_you_mean
 from alpaca_cli.data.procedural import (
     arithmetic,
     dates,
@@ -79,8 +80,6 @@ class Family:
     about: str
     forms: tuple[Form, ...]
     held_out: tuple[Form, ...]
-    hard: bool
-    """More than a tiny model is expected to learn; reports show such families apart."""
     values: Generator
 
 
@@ -98,12 +97,28 @@ def families() -> tuple[Family, ...]:
     return found
 
 
-def draw(rng: Random, *, family: str | None = None, held_out: bool = False) -> Task:
-    """One task, of any family or the named one; equal generator states give equal tasks.
+def family_names(wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names of all families, or just the wanted ones, sorted.
+
+    Raises:
+        UsageError: there is no such family; suggests the closest.
+    """
+    known = _by_name()
+    for name in wanted:
+        if name not in known:
+            raise UsageError(
+                f'generate.teacher.families: no family "{name}"{did_you_mean(name, known)}',
+                hint=f"known: {', '.join(known)}",
+            )
+    return tuple(sorted(set(wanted) or known))
+
+
+def draw(rng: Random, family: str, *, held_out: bool = False) -> Task:
+    """One task of a family; equal generator states give equal tasks.
 
     `held_out` uses the wordings kept from training data. KeyError: no such family.
     """
-    chosen = rng.choice(families()) if family is None else _by_name()[family]
+    chosen = _by_name()[family]
     form = rng.choice(chosen.held_out if held_out else chosen.forms)
     values = chosen.values(rng)
     return Task(
@@ -122,7 +137,7 @@ def _by_name() -> dict[str, Family]:
 
 
 def _family(name: str, block: dict[str, Any]) -> Family:
-    unknown = block.keys() - {"category", "about", "values", "hard", "forms", "held_out"}
+    unknown = block.keys() - {"category", "about", "values", "forms", "held_out"}
     if unknown:
         raise ValueError(f"{name}: unknown keys {sorted(unknown)}")
     module, _, function = block["values"].partition(".")
@@ -138,7 +153,6 @@ def _family(name: str, block: dict[str, Any]) -> Family:
         about=block["about"],
         forms=forms,
         held_out=held_out,
-        hard=block.get("hard", False),
         values=values,
     )
 
