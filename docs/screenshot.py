@@ -2,14 +2,14 @@
 
     make quickstart && .venv/bin/python docs/screenshot.py
 
-Each command runs in a pseudo-terminal, so that it colours its output as it does for a person;
-rich draws what came back. Nothing in the picture is typed by hand but the commands.
+Each command is run as it is; rich draws what came back. Nothing in the picture is typed by hand
+but the commands.
 """
 
 from __future__ import annotations
 
 import os
-import pty
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -19,27 +19,33 @@ from rich.text import Text
 
 WIDTH = 100
 COMMANDS = (
-    ("generate", "--recipe", "quickstart"),
-    ("train", "--recipe", "quickstart"),
-    ("chat", "-p", "What is the capital of France?"),
-    ("chat", "-p", "Write the numbers as a JSON array, smallest first.", "--input", "31, 8, 20"),
+    ("generate", "-q", "--recipe", "quickstart"),
+    ("train", "-q", "--recipe", "quickstart"),
+    ("chat", "-q", "-p", "What is the capital of Japan?"),
+    (
+        "chat",
+        "-q",
+        "-p",
+        "Who bought the hat?",
+        "--input",
+        "Emma bought a hat in Rome for 12 dollars.",
+    ),
+    # Outside of what it has seen, on purpose.
+    ("chat", "-q", "-p", "Explain how rainbows form."),
 )
 
 
 def output(arguments: tuple[str, ...]) -> str:
-    """What `alpaca …` writes to a terminal of WIDTH columns."""
-    chunks: list[bytes] = []
-
-    def read(descriptor: int) -> bytes:
-        data = os.read(descriptor, 1 << 16)
-        chunks.append(data)
-        return b""
-
-    command = [sys.executable, "-m", "alpaca_cli", *arguments]
-    os.environ |= {"COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
-    if pty.spawn(command, read):
-        raise SystemExit(f"failed: {' '.join(arguments)}\n{b''.join(chunks).decode()}")
-    return b"".join(chunks).decode().replace("\r\n", "\n")
+    """What `alpaca …` writes to a terminal of WIDTH columns, in colour."""
+    done = subprocess.run(
+        [sys.executable, "-m", "alpaca_cli", *arguments],
+        env=os.environ | {"COLUMNS": str(WIDTH), "FORCE_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ class Session:
         if self.json:
             print_json(asdict(report))
         else:
-            Console().print(shown)
+            Console(highlight=False).print(shown)
         if next_command:
             self.progress.info(f"next: {next_command}")
 

@@ -54,7 +54,7 @@ def run(
             )
             reports[name] = asdict(report)
             if not json:
-                Console().print(command.show(report))
+                Console(highlight=False).print(command.show(report))
     if json:
         print_json(reports)
     session.progress.info(f"next: alpaca chat {session.run.path}")

@@ -80,12 +80,20 @@ def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
     return found
 
 
-def make_accelerator(dtype: torch.dtype, cpu: bool) -> Accelerator:
-    """accelerate's view of the processes and devices there are."""
+def make_accelerator(wanted: str, gpus: Sequence[int]) -> Accelerator:
+    """accelerate's view of the processes and devices there are.
+
+    Args:
+        wanted: `train.dtype`.
+        gpus: devices that this process may use; CPU when empty, device `gpus[0]` when one.
+    """
+    if len(gpus) == 1:
+        torch.cuda.set_device(gpus[0])
+    dtype = compute_dtype(wanted, torch.device("cuda" if gpus else "cpu"))
     # The precision of an earlier training in this process must not stick to this one.
     AcceleratorState._reset_state()
     return Accelerator(
-        cpu=cpu,
+        cpu=not gpus,
         mixed_precision=MIXED[dtype],
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )

@@ -36,9 +36,6 @@ from alpaca_cli.model.launch import (
 )
 
 if TYPE_CHECKING:
-    import torch
-    from accelerate import Accelerator
-
     from alpaca_cli.model.batches import Encoded, Schedule
     from alpaca_cli.model.student import Trainee
 
@@ -230,7 +227,7 @@ def _train(
     run: RunFolder,
     progress: Progress,
     data: str | None,
-    accelerator: Accelerator,
+    accelerator: Any,
     fresh: Fresh,
 ) -> Report:
     """Load or make the student, train it, and have the first process write the results."""
@@ -328,8 +325,8 @@ def _report(
     trainee: Trainee,
     encoded: Encoded,
     settings: Train,
-    accelerator: Accelerator,
-    dtype: torch.dtype,
+    accelerator: Any,
+    dtype: object,
 ) -> Report:
     """Sums over the whole log, so that a resumed training reports like an uninterrupted one."""
     from alpaca_cli.model.trainer import read_log
@@ -358,7 +355,7 @@ def _report(
     )
 
 
-def _device_name(accelerator: Accelerator) -> str:
+def _device_name(accelerator: Any) -> str:
     from alpaca_cli.model.devices import gpus
 
     kind: str = accelerator.device.type
@@ -369,16 +366,11 @@ def _final_files(stage: StageFolder) -> list[str]:
     return [f"final/{path.name}" for path in sorted((stage / "final").iterdir())]
 
 
-def _accelerator(settings: Train, gpus: Sequence[int]) -> Accelerator:
-    """accelerate on the chosen GPU, or on CPU when none is chosen."""
-    import torch
+def _accelerator(settings: Train, gpus: Sequence[int]) -> Any:
+    """accelerate's `Accelerator` on the chosen GPUs, or on CPU when none is chosen."""
+    from alpaca_cli.model.trainer import make_accelerator
 
-    from alpaca_cli.model.trainer import compute_dtype, make_accelerator
-
-    if len(gpus) == 1:
-        torch.cuda.set_device(gpus[0])
-    device = torch.device("cuda" if gpus else "cpu")
-    return make_accelerator(compute_dtype(settings.dtype, device), cpu=not gpus)
+    return make_accelerator(settings.dtype, gpus)
 
 
 def _schedule(recipe: Recipe, encoded: Encoded) -> Schedule:

@@ -162,7 +162,6 @@ def test_padding_changes_nothing() -> None:
 def run(folder: Path, resumed: tuple[int, Path] | None = None, **changes: Any) -> Any:
     """Train the tiny model on EXAMPLES; its weights and its log."""
     settings = TINY.model_copy(update=changes)
-    dtype = compute_dtype(settings.dtype, CPU)
     if resumed:
         trainee = load_trainee(settings, resumed[1])
     else:
@@ -172,7 +171,7 @@ def run(folder: Path, resumed: tuple[int, Path] | None = None, **changes: Any) -
     )
     schedule = Schedule(len(encoded.rows), settings.global_batch, settings.epochs, 7)
     progress = Progress(Console(file=StringIO()), quiet=True)
-    accelerator = make_accelerator(dtype, cpu=True)
+    accelerator = make_accelerator(settings.dtype, gpus=[])
     train(trainee, encoded.rows, schedule, settings, folder, accelerator, progress, resumed)
     return trainee.model.state_dict(), read_log(folder / "log.jsonl")
 
