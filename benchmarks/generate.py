@@ -32,6 +32,7 @@ from alpaca_cli.core.errors import BudgetStop
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
+from alpaca_cli.data.procedural import family_names
 from alpaca_cli.data.procedural_teacher import reply
 from alpaca_cli.data.prompts import RequestBuilder
 from alpaca_cli.data.seeds import load_seeds
@@ -129,7 +130,8 @@ def bare(what: Recipe) -> int:
 
 def main(requests: int = 256, concurrency: int = 64, latency: float = 10.0) -> None:
     build = RequestBuilder(recipe("http://x/v1", 1, 1).generate, 0, load_seeds("builtin"))
-    made = [http_reply(reply(build(n).text, 0.02).text) for n in range(REPLIES)]
+    known = family_names()
+    made = [http_reply(reply(build(n).text, 0.02, known).text) for n in range(REPLIES)]
     here, there = multiprocessing.Pipe()
     server = multiprocessing.Process(target=serve, args=(latency, made, there), daemon=True)
     server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(tmp_path: Path
 
     for moment in MOMENTS.values():
         victim = start(*SMALL, "--run", cut, cwd=tmp_path)
-        kill_when(victim, lambda moment=moment: moment(cut))
+        kill_when(victim, partial(moment, cut))
     done = run(*SMALL, "--run", cut, cwd=tmp_path)
     assert "alpaca chat" in done.stderr
 
