@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 from alpaca_cli.core import errors
 from alpaca_cli.core.errors import AlpacaError, UsageError
@@ -130,22 +131,30 @@ def run_workers(
         # Ctrl-C must reach the workers once, through us, not a second time from the terminal.
         start_new_session=True,
     )
+    assert launcher.stderr is not None
     try:
-        assert launcher.stderr is not None
         with open(folder / "launch.log", "w", encoding="utf-8") as log, launcher.stderr as said:
-            for line in said:
-                log.write(line)
-                log.flush()
-                # After an error the launcher adds its own, longer report: that is for the log.
-                if not error_file.exists():
-                    progress.info(line.rstrip())
+
+            def relay(*, show: bool) -> None:
+                for line in said:
+                    log.write(line)
+                    log.flush()
+                    # After an error the launcher adds its own, longer report: that is for the log.
+                    if show and not error_file.exists():
+                        progress.info(line.rstrip())
+
+            try:
+                relay(show=True)
+            except KeyboardInterrupt:
+                launcher.send_signal(signal.SIGTERM)
+                patience = Timer(PATIENCE, _kill, [launcher])
+                patience.start()
+                relay(show=False)  # workers that save a checkpoint need someone to talk to
+                patience.cancel()
+                raise
         code = launcher.wait()
-    except KeyboardInterrupt as stop:
-        _stop(launcher)
-        raise stop
     finally:
-        if launcher.poll() is None:
-            _kill(launcher)
+        _kill(launcher)
     if code:
         raise _worker_error(error_file, folder / "launch.log")
 
@@ -174,17 +183,8 @@ def _visible(gpus: Sequence[int]) -> str:
     return ",".join(ours[number] if ours else str(number) for number in gpus)
 
 
-def _stop(launcher: subprocess.Popen[str]) -> None:
-    """Ask the workers to save and end, and wait for them."""
-    with suppress(ProcessLookupError):
-        launcher.send_signal(signal.SIGTERM)
-    try:
-        launcher.wait(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        _kill(launcher)
-
-
 def _kill(launcher: subprocess.Popen[str]) -> None:
+    """End the launcher and all in its process group, if they have not ended yet."""
     with suppress(ProcessLookupError):
         os.killpg(launcher.pid, signal.SIGKILL)
     launcher.wait()

@@ -157,6 +157,8 @@ def _pretrained(name: str, dtype: torch.dtype, weights: bool = True) -> tuple[An
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             with _device(weights):
                 model = auto.from_config(config)
+    # An adapter names its base: by hub id, not by this machine's cache; a folder by its full path.
+    model.name_or_path = str(folder.resolve()) if Path(name).expanduser().exists() else name
     return model, _load_tokenizer(folder)
 
 

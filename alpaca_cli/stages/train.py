@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from alpaca_cli.core.errors import AlpacaError, DataError, UsageError
 from alpaca_cli.core.files import write_text
 from alpaca_cli.core.progress import Progress
@@ -214,7 +216,7 @@ def _work_together(
 
     check_batch(recipe.train.global_batch, worker.processes)
     accelerator = _accelerator(recipe.train, list(range(len(gpus()))))
-    said = progress if worker.main else Progress(progress.console, quiet=True)
+    said = progress if worker.main else Progress(Console(quiet=True), quiet=True)
     if worker.main and worker.launched:
         # Should our parent be killed, a new one must not start workers beside us.
         with RunFolder(run.stage("train").path).lock():

@@ -179,20 +179,34 @@ def test_an_adapter_is_trained_resumed_and_names_its_base(folder: Path) -> None:
     }
 
 
-def test_two_processes_train_like_one(folder: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    arguments = ["train", "rows.jsonl", *SMALL, "--run", str(folder / "runs" / "two"), "--json"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node=2", "-m", "--", "alpaca_cli", *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+def test_an_adapter_of_a_hub_model_names_it_by_its_id(folder: Path) -> None:
+    repository = folder / "hub" / "models--me--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    save_tiny_model(repository / "snapshots" / ("0" * 40))
+    sets = [*SMALL[2:], "--set", "train.method=lora", "--set", "train.epochs=0.5"]
+    arguments = ["train", "rows.jsonl", "--model", "me/tiny", *sets, "--run", "hub-lora"]
+    run(*arguments, cwd=folder, HF_HOME=str(folder))
+    config = json.loads(
+        (folder / "hub-lora" / "train" / "final" / "adapter_config.json").read_text()
     )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["processes"] == 2
-    for ours, theirs in zip(log(folder / "runs/two"), log(folder / "runs/straight"), strict=True):
+    assert config["base_model_name_or_path"] == "me/tiny"
+
+
+def test_two_processes_train_like_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the launcher's parent; on CPU torchrun stands in for `accelerate launch`."""
+    here = folder / "runs" / "two"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc-per-node=2", "-m", "--", "alpaca_cli", "train", "rows.jsonl"]
+    monkeypatch.chdir(folder)
+    said = StringIO()
+    progress = Progress(Console(file=said, width=200))
+    run_workers([*command, *SMALL, "--run", str(here)], environment(), here / "train", progress)
+    assert f"{STEPS} steps" in said.getvalue()
+    report = RunFolder(here).stage("train").report()
+    assert report is not None
+    assert report["processes"] == 2
+    for ours, theirs in zip(log(here), log(folder / "runs/straight"), strict=True):
         assert ours["tokens"] == theirs["tokens"]
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2)
