@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -70,17 +71,17 @@ class Progress:
                 task.close()
 
 
-class Task:
-    """A running piece of work; `advance` moves it on, `note` is a short text beside it."""
+class Task(Protocol):
+    """A running piece of work."""
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
-        raise NotImplementedError
+        """Move on by some steps; `note` is a short text beside the bar, kept until the next."""
 
     def set(self, done: int, note: str | None = None) -> None:
-        raise NotImplementedError
+        """Move to a number of steps done."""
 
 
-class LiveTask(Task):
+class LiveTask:
     """A task in rich's live display."""
 
     def __init__(self, display: RichProgress, label: str, total: int | None) -> None:
@@ -98,7 +99,7 @@ class LiveTask(Task):
             self._display.update(self._id, note=escape(note))
 
 
-class PlainTask(Task):
+class PlainTask:
     """A task in a log: a line now and then, and one at the end."""
 
     def __init__(self, progress: Progress, label: str, total: int | None) -> None:
