@@ -54,7 +54,8 @@ def eval(
     """Score greedy answers by exact match and ROUGE-L, overall and by family.
 
     Without -r and --run: the run that MODEL is part of, else the newest finished run. Results
-    are in its eval folder; a model that is part of no run gets runs/eval-<name>.
+    are in its eval folder, with --data in eval-<name of the data>; a model that is part of no
+    run gets runs/eval-<name>.
     """
     from alpaca_cli.stages import eval as stage
 
@@ -74,7 +75,12 @@ def eval(
     # A run that brings its own recipe keeps it: an evaluation must not rewrite how it was made.
     with session.run.lock() if stored else session.locked():
         report = stage.run(
-            session.recipe, session.run, session.progress, fresh=freshness, model=model
+            session.recipe,
+            session.run,
+            session.progress,
+            fresh=freshness,
+            model=model,
+            into=stage.results_folder(session.run.path, model, data),
         )
     session.finish(report, show(report), f"alpaca chat {model or session.run.path}")
 

@@ -64,6 +64,8 @@ def train(
         plan = stage.plan(session.recipe, session.run, file)
         session.finish(plan, show_plan(plan), "the same without --dry-run")
         return
+    if file is not None:
+        stage.check_readable(file)  # before a run folder is made for it
     with nullcontext() if stage.is_follower() else session.locked():
         freshness: Fresh = "always" if fresh else "never"
         report = stage.run(

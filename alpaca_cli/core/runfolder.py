@@ -161,7 +161,7 @@ class StageFolder:
     ) -> list[str]:
         """What differs from the stamp, one line each."""
         changes = [
-            f"{key}: was {old!r}, now {new!r}"
+            f"{key}: was {_short(old)}, now {_short(new)}"
             for key, old, new in _differences(stamp["settings"], dict(settings))
         ]
         now = _digests(inputs)
@@ -188,6 +188,12 @@ def _differences(old: Any, new: Any, at: str = "") -> Iterator[tuple[str, Any, A
             yield from _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
     elif old != new:
         yield at, old, new
+
+
+def _short(value: Any) -> str:
+    """A setting as a person reads it, on one line of bounded length."""
+    text = "not set" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text):,} characters)"
 
 
 def _versions() -> dict[str, str]:

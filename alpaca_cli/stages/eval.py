@@ -10,6 +10,7 @@ whether it is good: where many answers are right they say little.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,6 +107,22 @@ def place(model: str | None, run: Path | None, runs: Path) -> Place:
     return Place(run, recipe if recipe.is_file() else None)
 
 
+def results_folder(run: Path, model: str | None, data: str | None) -> str:
+    """The folder in a run for an evaluation asked for by hand: each model and data set its own.
+
+    `eval` is the one that the run's recipe asks for: its own final model on the recipe's data.
+    """
+    parts = ["eval"]
+    if model is not None:
+        folder = find_model(model).resolve()
+        if run_of(folder) is not None and folder != (run / "train" / "final").resolve():
+            parts.append(folder.name)
+    if data is not None:
+        stem = Path(data.removeprefix(HUB)).name.split(".")[0]
+        parts.append(re.sub(r"[^A-Za-z0-9_-]+", "-", stem) or "data")
+    return "-".join(parts)
+
+
 def run(
     recipe: Recipe,
     run: RunFolder,
@@ -113,11 +130,13 @@ def run(
     *,
     fresh: Fresh = "never",
     model: str | None = None,
+    into: str = "eval",
 ) -> Report:
     """Answer and score; the stored report when that is up to date.
 
     Args:
         model: a model folder, run or hub id; the run's own final model when None.
+        into: the folder in the run that the results go to; see `results_folder`.
 
     Raises:
         DataError: no model or no data, or no row of it has a reference.
@@ -126,7 +145,7 @@ def run(
     settings = recipe.eval or Eval()
     folder, name = _model(run, model)
     training = training_files(run)
-    stage = run.stage("eval")
+    stage = run.stage(into)
     families = _families(recipe)
     stamp = {"model": name, **_stamp(settings, recipe.seed, families)}
     inputs = {**_model_files(folder), **training}

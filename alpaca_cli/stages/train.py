@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from alpaca_cli.core.errors import AlpacaError, DataError, UsageError
-from alpaca_cli.core.files import write_text
+from alpaca_cli.core.files import digest, write_text
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.recipe import dump_recipe
 from alpaca_cli.core.records import Example
@@ -127,6 +127,12 @@ def run(
     except AlpacaError as error:
         leave_error(error)
         raise
+
+
+def check_readable(data: str) -> None:
+    """DataError when a named file cannot be read; a `hub:` data set is not asked for here."""
+    if not data.startswith(HUB):
+        digest(Path(data))
 
 
 def is_follower() -> bool:

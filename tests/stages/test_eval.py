@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,8 +189,8 @@ def test_right_answers_leaks_and_long_questions_are_counted(
 
 def test_killed_in_the_middle_it_goes_on(model: Path, tmp_path: Path) -> None:
     data = data_file(tmp_path / "data.jsonl", TASKS)
-    keys = ("eval.batch=3", "eval.max_new_tokens=120")
-    command = ["eval", model, "--data", data, *(part for key in keys for part in ("--set", key))]
+    keys = (f"eval.data={data}", "eval.batch=3", "eval.max_new_tokens=120")
+    command = ["eval", model, *(part for key in keys for part in ("--set", key))]
     straight = json.loads(
         run(*command, "--run", tmp_path / "straight", "--json", cwd=tmp_path).stdout
     )
@@ -216,4 +217,19 @@ def test_a_missing_model_or_file_is_said_at_once(model: Path, tmp_path: Path) ->
     assert f"did you mean {model}?" in wrong
     missing = run("eval", model, "--data", "none.jsonl", code=3, cwd=tmp_path)
     assert "none.jsonl: cannot read: No such file" in missing.stderr
-    assert not (tmp_path / "runs" / "eval-tiny" / "eval").exists()
+    assert not (tmp_path / "runs" / "eval-tiny" / "eval-none").exists()
+
+
+def test_what_is_asked_by_hand_has_a_folder_of_its_own(model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("final", "checkpoints/step-000200"):
+        (run / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(model, run / "train" / name)
+    (run / "recipe.yaml").touch()
+    checkpoint = str(run / "train" / "checkpoints" / "step-000200")
+    assert stage.results_folder(run, None, None) == "eval"
+    assert stage.results_folder(run, str(run), None) == "eval"
+    assert stage.results_folder(run, str(model), None) == "eval"
+    assert stage.results_folder(run, checkpoint, None) == "eval-step-000200"
+    assert stage.results_folder(run, None, "a/held out.jsonl.gz") == "eval-held-out"
+    assert stage.results_folder(run, checkpoint, "hub:me/set") == "eval-step-000200-set"
