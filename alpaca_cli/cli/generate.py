@@ -23,7 +23,8 @@ from alpaca_cli.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from alpaca_cli.stages.generate import Estimate, Report
+    from alpaca_cli.stages.estimate import Estimate
+    from alpaca_cli.stages.generate import Report
 
 
 def generate(
@@ -66,7 +67,9 @@ def generate(
     }
     session = open_session(recipe, run, sets, json=json, quiet=quiet, flags=flags)
     if estimate:
-        plan = stage.estimate(session.recipe)
+        from alpaca_cli.stages.estimate import estimate as estimated
+
+        plan = estimated(session.recipe)
         session.finish(plan, show_estimate(plan))
         return
     with session.locked():

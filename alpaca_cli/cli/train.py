@@ -23,7 +23,8 @@ from alpaca_cli.cli.options import (
 
 if TYPE_CHECKING:
     from alpaca_cli.core.runfolder import Fresh
-    from alpaca_cli.stages.train import Plan, Report
+    from alpaca_cli.stages.plan import Plan
+    from alpaca_cli.stages.train import Report
 
 
 def train(
@@ -61,8 +62,10 @@ def train(
         recipe, run, sets, json=json, quiet=quiet, flags=flags, name=_run_name(file)
     )
     if dry_run:
-        plan = stage.plan(session.recipe, session.run, file)
-        session.finish(plan, show_plan(plan), "the same without --dry-run")
+        from alpaca_cli.stages.plan import plan
+
+        planned = plan(session.recipe, session.run, file)
+        session.finish(planned, show_plan(planned), "the same without --dry-run")
         return
     if file is not None:
         stage.check_readable(file)  # before a run folder is made for it

@@ -72,27 +72,6 @@ class Report:
     judged_with: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a generation would send and cost, told without sending anything.
-
-    `requests`, tokens and `cost` rest on the assumptions named; `worst_case_per_request` is a
-    bound (USD), and what `max_cost` reckons with.
-    """
-
-    request: dict[str, Any]
-    demonstrations: tuple[str, ...]
-    seeds: int
-    target: int
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cost: float | None
-    worst_case_per_request: float | None
-    max_cost: float | None
-    assumptions: str
-
-
 def run(
     recipe: Recipe,
     run: RunFolder,
@@ -157,36 +136,6 @@ def run(
     return report
 
 
-def estimate(recipe: Recipe) -> Estimate:
-    """Request 0, and what the whole generation would come to. Sends and writes nothing."""
-    settings = recipe.generate
-    seeds = load_seeds(recipe.seeds.source)
-    request = RequestBuilder(settings, recipe.seed, seeds)(0)
-    spending = _spending(settings)
-    kept = FIRST_YIELD * settings.tasks_per_request
-    requests = -int(-settings.target // kept)
-    sent = requests * len(request.text.encode()) // 4
-    received = requests * settings.tasks_per_request * 125
-    cost: float | None = 0.0
-    if isinstance(settings.teacher, OpenAITeacher):
-        price = settings.teacher.price
-        cost = None if price is None else (sent * price.input + received * price.output) / 1e6
-    return Estimate(
-        request=dict(request.body),
-        demonstrations=request.demonstrations,
-        seeds=len(seeds),
-        target=settings.target,
-        requests=requests,
-        input_tokens=sent,
-        output_tokens=received,
-        cost=cost,
-        worst_case_per_request=None if cost is None else spending.worst_case(request),
-        max_cost=settings.max_cost,
-        assumptions=f"{FIRST_YIELD:.0%} of the tasks are kept, 4 bytes of prompt are a token, a "
-        "task has 125 tokens, nothing is cached, no hidden reasoning",
-    )
-
-
 def paid_settings(recipe: Recipe, seeds: Sequence[Example]) -> dict[str, Any]:
     """Everything that the requests are made of; another value means other replies."""
     settings = recipe.generate
@@ -235,7 +184,8 @@ def _unfinish(stage: StageFolder) -> None:
         raise disk_error(error, done) from error
 
 
-def _spending(settings: Generate) -> Spending:
+def spending_of(settings: Generate) -> Spending:
+    """The budget of a recipe, nothing spent."""
     price = settings.teacher.price if isinstance(settings.teacher, OpenAITeacher) else None
     return Spending(price, settings.max_cost)
 
@@ -246,7 +196,7 @@ class _Work:
     def __init__(self, recipe: Recipe, seeds: Sequence[Example]) -> None:
         self.settings = recipe.generate
         self.pool = Pool(self.settings, seeds)
-        self.spending = _spending(self.settings)
+        self.spending = spending_of(self.settings)
         self.replayed = self.asked = 0
         self.ended_by: BaseException | None = None
         self._build = RequestBuilder(self.settings, recipe.seed, seeds)

@@ -77,29 +77,6 @@ class Report:
     dtype: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a training would be; fields as in `Report`.
-
-    Attributes:
-        micro_batches: forward passes in a step of one process, on average over the first steps.
-        padding: share of the positions in them that hold no token.
-    """
-
-    steps: int
-    epochs: float
-    examples: int
-    dropped: int
-    truncated: int
-    tokens: int
-    trained_tokens: int
-    longest: int
-    micro_batches: float
-    padding: float
-    parameters: int
-    trained_parameters: int
-
-
 def run(
     recipe: Recipe,
     run: RunFolder,
@@ -139,51 +116,6 @@ def is_follower() -> bool:
     """Whether another process holds the lock and shows the result of this training."""
     worker = this_worker()
     return worker.launched or not worker.main
-
-
-def plan(recipe: Recipe, run: RunFolder, data: str | None = None) -> Plan:
-    """What `run` would do, found out without training or writing anything.
-
-    Raises:
-        DataError, UsageError: as `run`.
-    """
-    from alpaca_cli.model.batches import encode_rows, micro_batches
-    from alpaca_cli.model.student import make_trainee
-
-    settings = recipe.train
-    examples = read_examples([_source(run, data)])
-    trainee = make_trainee(settings, _texts(examples), recipe.seed, weights=False)
-    encoded = encode_rows(
-        examples, trainee.tokenizer, trainee.template, settings.max_length, settings.overlong
-    )
-    schedule = _schedule(recipe, encoded)
-    visited = [encoded.rows[i] for step in range(schedule.steps) for i in schedule.indices(step)]
-    sample = [
-        [encoded.rows[i] for i in schedule.indices(step)] for step in range(min(20, schedule.steps))
-    ]
-    batches = [
-        batch
-        for rows in sample
-        for batch in micro_batches(
-            rows, settings.micro_batch, settings.max_length, settings.packing
-        )
-    ]
-    widths = [[sum(len(row.ids) for row in packed) for packed in batch] for batch in batches]
-    positions = sum(max(width) * len(width) for width in widths)
-    return Plan(
-        steps=schedule.steps,
-        epochs=settings.epochs,
-        examples=len(encoded.rows),
-        dropped=encoded.dropped,
-        truncated=encoded.truncated,
-        tokens=sum(len(row.ids) for row in visited),
-        trained_tokens=sum(row.trained for row in visited),
-        longest=max(len(row.ids) for row in encoded.rows),
-        micro_batches=len(batches) / len(sample),
-        padding=1 - sum(map(sum, widths)) / positions,
-        parameters=trainee.parameters,
-        trained_parameters=trainee.trainable,
-    )
 
 
 def _lead(
@@ -252,19 +184,19 @@ def _train(
             return Report(**stored)
         if main:
             remove_leftovers(stage / "checkpoints")
-    examples = read_examples([_source(run, data)])
+    examples = read_examples([source(run, data)])
     dtype = compute_dtype(settings.dtype, accelerator.device)
     resumed = newest_checkpoint(stage / "checkpoints")
     with out_of_memory():
         trainee = (
             load_trainee(settings, resumed[1], dtype)
             if resumed
-            else make_trainee(settings, _texts(examples), recipe.seed, dtype)
+            else make_trainee(settings, texts(examples), recipe.seed, dtype)
         )
         encoded = encode_rows(
             examples, trainee.tokenizer, trainee.template, settings.max_length, settings.overlong
         )
-        schedule = _schedule(recipe, encoded)
+        schedule = schedule_of(recipe, encoded)
         _announce(progress, settings, trainee, encoded, schedule, resumed)
         if main:
             # Not sooner: data or a model that had to be put right first are not "changed" later.
@@ -381,7 +313,7 @@ def _accelerator(settings: Train, gpus: Sequence[int]) -> Any:
     return make_accelerator(settings.dtype, gpus)
 
 
-def _schedule(recipe: Recipe, encoded: Encoded) -> Schedule:
+def schedule_of(recipe: Recipe, encoded: Encoded) -> Schedule:
     from alpaca_cli.model.batches import Schedule
 
     return Schedule(len(encoded.rows), recipe.train.global_batch, recipe.train.epochs, recipe.seed)
@@ -392,13 +324,13 @@ def _stamp(
 ) -> tuple[dict[str, Any], dict[str, Path]]:
     """Settings and input files that determine the result."""
     stamp = recipe.train.model_dump(mode="json", exclude=HOW) | {"seed": recipe.seed}
-    source = _source(run, data)
-    if source.startswith(HUB):
-        return stamp | {"data": source}, {}
-    return stamp, {"data": Path(source)}
+    named = source(run, data)
+    if named.startswith(HUB):
+        return stamp | {"data": named}, {}
+    return stamp, {"data": Path(named)}
 
 
-def _source(run: RunFolder, data: str | None) -> str:
+def source(run: RunFolder, data: str | None) -> str:
     """Where the examples are.
 
     Raises:
@@ -416,7 +348,7 @@ def _source(run: RunFolder, data: str | None) -> str:
     )
 
 
-def _texts(examples: Sequence[Example]) -> list[str]:
+def texts(examples: Sequence[Example]) -> list[str]:
     """What the tokenizer of a model from scratch is trained on."""
     return [
         text for each in examples for text in (each.instruction, each.input, each.output) if text

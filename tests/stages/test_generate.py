@@ -18,7 +18,8 @@ from alpaca_cli.core.errors import BudgetStop, DataError, TeacherError, TryAgain
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
-from alpaca_cli.stages.generate import Report, estimate
+from alpaca_cli.stages.estimate import estimate
+from alpaca_cli.stages.generate import Report
 from alpaca_cli.stages.generate import run as generate
 from tests import processes
 from tests.servers import Asked, Fault, TeacherServer

@@ -27,6 +27,7 @@ from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.model.launch import check_batch, choose_gpus, run_workers
 from alpaca_cli.stages import train as stage
+from alpaca_cli.stages.plan import plan
 from tests.processes import COMMAND, environment, kill_when, lines, run, start, wait_until
 from tests.tiny import save_tiny_model
 
@@ -271,12 +272,12 @@ def test_a_batch_that_does_not_split() -> None:
 
 def test_a_plan_trains_nothing(folder: Path) -> None:
     here = RunFolder(folder / "runs" / "planned")
-    plan = stage.plan(recipe(), here, str(folder / "rows.jsonl"))
+    planned = plan(recipe(), here, str(folder / "rows.jsonl"))
     report = RunFolder(folder / "runs" / "straight").stage("train").report()
     assert report is not None
     for key in ("steps", "examples", "tokens", "trained_tokens", "parameters"):
-        assert getattr(plan, key) == report[key]
-    assert plan.padding == 0
+        assert getattr(planned, key) == report[key]
+    assert planned.padding == 0
     assert not here.path.exists()
 
 
@@ -285,7 +286,7 @@ def test_a_run_trains_on_what_dedup_kept_else_on_what_was_generated(tmp_path: Pa
     with pytest.raises(DataError, match="no examples to train on"):
         stage.run(settings, here, quiet())
     write_jsonl(tmp_path / "generate" / "kept.jsonl", ROWS[:20])
-    assert stage.plan(settings, here).examples == 20
+    assert plan(settings, here).examples == 20
     write_jsonl(tmp_path / "dedup" / "kept.jsonl", ROWS[:10])
     assert stage.run(settings, here, quiet()).examples == 10
 
