@@ -17,11 +17,11 @@ from alpaca_cli.cli.options import (
     RecipeOption,
     RunOption,
     SetOption,
+    freshness,
     open_session,
 )
 
 if TYPE_CHECKING:
-    from alpaca_cli.core.runfolder import Fresh
     from alpaca_cli.stages.dedup import Report
 
 
@@ -72,8 +72,9 @@ def dedup(
         raise UsageError("-o needs FILES", hint="without them the result is in the run folder")
     else:
         with session.locked():
-            freshness: Fresh = "always" if fresh else "never"
-            report = stage.run(session.recipe, session.run, session.progress, fresh=freshness)
+            report = stage.run(
+                session.recipe, session.run, session.progress, fresh=freshness(fresh)
+            )
         session.finish(report, show(report), "alpaca stats")
 
 

@@ -18,12 +18,12 @@ from alpaca_cli.cli.options import (
     RecipeOption,
     RunOption,
     SetOption,
+    freshness,
     open_session,
     runs_folder,
 )
 
 if TYPE_CHECKING:
-    from alpaca_cli.core.runfolder import Fresh
     from alpaca_cli.stages.eval import Report
 
 ROWS = 14  # more families than this stand in two tables side by side
@@ -71,14 +71,13 @@ def eval(
     else:
         stored = None
         session = open_session(recipe, run, sets, json=json, quiet=quiet, flags=flags)
-    freshness: Fresh = "always" if fresh else "never"
     # A run that brings its own recipe keeps it: an evaluation must not rewrite how it was made.
     with session.run.lock() if stored else session.locked():
         report = stage.run(
             session.recipe,
             session.run,
             session.progress,
-            fresh=freshness,
+            fresh=freshness(fresh),
             model=model,
             into=stage.results_folder(session.run.path, model, data),
         )

@@ -16,6 +16,7 @@ from alpaca_cli.cli.options import (
     RecipeOption,
     RunOption,
     SetOption,
+    freshness,
     open_session,
 )
 from alpaca_cli.core.errors import UsageError
@@ -77,7 +78,7 @@ def generate(
             session.recipe,
             session.run,
             session.progress,
-            fresh="always" if fresh else "never",
+            fresh=freshness(fresh),
             replay=replay,
         )
     session.finish(report, show(report), "alpaca dedup")

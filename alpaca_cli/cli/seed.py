@@ -18,11 +18,11 @@ from alpaca_cli.cli.options import (
     RecipeOption,
     RunOption,
     SetOption,
+    freshness,
     open_session,
 )
 
 if TYPE_CHECKING:
-    from alpaca_cli.core.runfolder import Fresh
     from alpaca_cli.stages.seed import Report
 
 SHOWN = 50  # findings on the terminal; --json has all
@@ -58,8 +58,9 @@ def seed(
         raise UsageError("-o needs FILES", hint="without them the tasks go into the run folder")
     else:
         with session.locked():
-            freshness: Fresh = "always" if fresh else "never"
-            report = stage.run(session.recipe, session.run, session.progress, fresh=freshness)
+            report = stage.run(
+                session.recipe, session.run, session.progress, fresh=freshness(fresh)
+            )
         session.finish(report, show(report), "alpaca generate")
 
 

@@ -19,12 +19,12 @@ from alpaca_cli.cli.options import (
     RecipeOption,
     RunOption,
     SetOption,
+    freshness,
     open_session,
 )
 from alpaca_cli.cli.seed import lengths_table
 
 if TYPE_CHECKING:
-    from alpaca_cli.core.runfolder import Fresh
     from alpaca_cli.stages.stats import Report
 
 BAR = 20  # characters of the longest bar
@@ -59,8 +59,9 @@ def stats(
         raise UsageError("-o needs FILES", hint="without them the report is in the run folder")
     else:
         with session.locked():
-            freshness: Fresh = "always" if fresh else "never"
-            report = stage.run(session.recipe, session.run, session.progress, fresh=freshness)
+            report = stage.run(
+                session.recipe, session.run, session.progress, fresh=freshness(fresh)
+            )
         session.finish(report, show(report), "alpaca train")
 
 

@@ -18,11 +18,11 @@ from alpaca_cli.cli.options import (
     RecipeOption,
     RunOption,
     SetOption,
+    freshness,
     open_session,
 )
 
 if TYPE_CHECKING:
-    from alpaca_cli.core.runfolder import Fresh
     from alpaca_cli.stages.plan import Plan
     from alpaca_cli.stages.train import Report
 
@@ -70,9 +70,8 @@ def train(
     if file is not None:
         stage.check_readable(file)  # before a run folder is made for it
     with nullcontext() if stage.is_follower() else session.locked():
-        freshness: Fresh = "always" if fresh else "never"
         report = stage.run(
-            session.recipe, session.run, session.progress, fresh=freshness, data=file
+            session.recipe, session.run, session.progress, fresh=freshness(fresh), data=file
         )
     if not stage.is_follower():
         session.finish(report, show(report), f"alpaca chat {session.run.path}")

@@ -92,5 +92,5 @@ def missing_extra(module: str, extra: str) -> UsageError:
     """The one-line error for a feature whose optional library is not installed."""
     return UsageError(
         f"this needs {module}, which is not installed",
-        hint=f'pip install -c constraints.txt "alpaca-cli[{extra}]"',
+        hint=f'in the checkout: pip install -c constraints.txt -e ".[{extra}]"',
     )

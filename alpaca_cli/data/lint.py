@@ -20,6 +20,7 @@ from typing import Literal
 
 from alpaca_cli.core.records import Example
 from alpaca_cli.data.rouge import RougeIndex, tokenize
+from alpaca_cli.data.texts import plain
 
 MIN_WORDS, MAX_WORDS = 2, 150  # of an instruction; the upper bound is Stanford Alpaca's
 MAX_OUTPUT_WORDS = 2000
@@ -78,15 +79,15 @@ def _repeated_instructions(
     index = RougeIndex(threshold)
     first: dict[str, int] = {}
     for row, example in enumerate(examples, 1):
-        plain = _plain(example.instruction)
+        question = plain(example.instruction)
         tokens = tokenize(example.instruction, "unicode")
         near = index.nearest(tokens)
         index.add(tokens)
-        other = first.setdefault(plain, row)
-        if not plain:
+        other = first.setdefault(question, row)
+        if not question:
             yield None
         elif other != row:
-            same_input = _plain(examples[other - 1].input) == _plain(example.input)
+            same_input = plain(examples[other - 1].input) == plain(example.input)
             inputs = "and the same input" if same_input else "with another input"
             reason = f"the same instruction as {_name(examples, other)}, {inputs}"
             yield "duplicate-instruction", reason, other
@@ -101,11 +102,6 @@ def _repeated_instructions(
 def _name(examples: Sequence[Example], row: int) -> str:
     identifier = examples[row - 1].id
     return f"row {row}" if identifier is None else f"row {row} ({identifier})"
-
-
-def _plain(text: str) -> str:
-    """The text without what does not make it another one: case and white space."""
-    return " ".join(text.casefold().split())
 
 
 def row_findings(example: Example) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.parsing import Candidate, parse_reply
 from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.rouge import RougeIndex, tokenize
+from alpaca_cli.data.texts import key_text, plain
 
 WINDOW = 50  # requests over which the yield is watched
 
@@ -115,7 +116,7 @@ class Novelty:
     """Seeds and kept examples, and which of them a new one is too similar to."""
 
     def __init__(self, settings: Generate) -> None:
-        self._with_input = settings.novelty_key == "instruction+input"
+        self._key = settings.novelty_key
         # Nothing scores above 1: then only word-for-word repeats count.
         self._index = RougeIndex(settings.novelty) if settings.novelty < 1 else None
         self._ids: list[str] = []
@@ -123,29 +124,19 @@ class Novelty:
 
     def nearest(self, example: Example) -> tuple[str, float] | None:
         """Id and score of the most similar earlier example, if it is too similar."""
-        text = self._text(example)
-        twin = self._first.get(_plain(text))
+        text = key_text(example, self._key)
+        twin = self._first.get(plain(text))
         if twin is not None:
             return self._ids[twin], 1.0
         found = self._index.nearest(tokenize(text)) if self._index is not None else None
         return (self._ids[found[0]], found[1]) if found else None
 
     def add(self, example: Example) -> None:
-        text = self._text(example)
-        self._first.setdefault(_plain(text), len(self._ids))
+        text = key_text(example, self._key)
+        self._first.setdefault(plain(text), len(self._ids))
         self._ids.append(str(example.id))
         if self._index is not None:
             self._index.add(tokenize(text))
-
-    def _text(self, example: Example) -> str:
-        if self._with_input and example.input:
-            return f"{example.instruction}\n{example.input}"
-        return example.instruction
-
-
-def _plain(text: str) -> str:
-    """The text without what does not make it another one: case and white space."""
-    return " ".join(text.casefold().split())
 
 
 def _origin(request: Request, item: int, answer: Answer) -> dict[str, Any]:

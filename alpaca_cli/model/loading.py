@@ -7,13 +7,11 @@ comes with a model is executed. How it is asked is `alpaca_cli.model.sampling`.
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -21,7 +19,11 @@ from alpaca_cli.core.errors import DataError, ResourceError
 from alpaca_cli.core.template import ALPACA, TOKENIZER, PromptTemplate, stored_template
 from alpaca_cli.model.dialogue import Sampling
 from alpaca_cli.model.locate import ADAPTER_CONFIG, find_model
-from alpaca_cli.model.student import EMBEDDING_MULTIPLE
+from alpaca_cli.model.student import (
+    EMBEDDING_MULTIPLE,
+    quiet_transformers,
+    without_peft_deprecations,
+)
 from alpaca_cli.model.tokenizer import Tokenizer
 
 
@@ -59,8 +61,7 @@ def load_student(folder: Path, name: str) -> Student:
         DataError: its files are damaged or of an unknown kind, or an adapter's base is missing.
         ResourceError: it does not fit.
     """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -124,9 +125,7 @@ def _load_adapter(folder: Path, tokenizer: Tokenizer, device: torch.device) -> A
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         # As in training; the rows themselves are part of the adapter.
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=EMBEDDING_MULTIPLE)
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 by an old name (is_gradient_checkpointing).
-        warnings.simplefilter("ignore", FutureWarning)
+    with without_peft_deprecations():
         return PeftModel.from_pretrained(model, str(folder))
 
 

@@ -115,7 +115,7 @@ def load_trainee(settings: Train, folder: Path, dtype: torch.dtype = torch.float
         base, _ = _pretrained(settings.model, dtype)
         tokenizer = _load_tokenizer(folder)
         _make_room(base, len(tokenizer))
-        with _deprecations_of_peft():
+        with without_peft_deprecations():
             model: Any = PeftModel.from_pretrained(base, folder, is_trainable=True)
     else:
         model, tokenizer = _pretrained(str(folder), torch.float32)
@@ -147,8 +147,7 @@ def _pretrained(name: str, dtype: torch.dtype, weights: bool = True) -> tuple[An
             f"train.model: {folder} holds an adapter, not a whole model",
             hint="merge it into its base model first (peft: merge_and_unload)",
         )
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_transformers()
     auto = transformers.AutoModelForCausalLM
     with _loading(folder):
         if weights:
@@ -162,7 +161,7 @@ def _pretrained(name: str, dtype: torch.dtype, weights: bool = True) -> tuple[An
     return model, _load_tokenizer(folder)
 
 
-def _quiet() -> None:
+def quiet_transformers() -> None:
     """transformers' own bars and warnings stay off stderr, which belongs to our progress."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -199,7 +198,7 @@ def _make_room(model: Any, tokens: int) -> list[str]:
 
 
 @contextmanager
-def _deprecations_of_peft() -> Iterator[None]:
+def without_peft_deprecations() -> Iterator[None]:
     """peft 0.21 asks transformers 5.23 for `is_gradient_checkpointing`, which warns at users."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
@@ -218,7 +217,7 @@ def _with_adapter(model: Any, settings: Lora) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        with _deprecations_of_peft():
+        with without_peft_deprecations():
             return get_peft_model(model, config)
     except ValueError as error:  # peft names the modules that it did not find
         raise UsageError(f"train.lora.target_modules: {error}") from error
@@ -233,7 +232,7 @@ def save_trainee(trainee: Trainee, folder: Path) -> list[str]:
         ResourceError: the disk is full.
     """
     model, tokenizer = trainee.model, trainee.tokenizer
-    _quiet()
+    quiet_transformers()
     with full_disk(folder):
         folder.mkdir(parents=True)
         _set_special_tokens(model, tokenizer)

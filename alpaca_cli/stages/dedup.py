@@ -24,6 +24,7 @@ from alpaca_cli.core.runfolder import Fresh, RunFolder
 from alpaca_cli.core.settings import Dedup, Recipe
 from alpaca_cli.data.formats import HUB, output_format, read_placed, write_examples
 from alpaca_cli.data.rouge import RougeIndex, tokenize
+from alpaca_cli.data.texts import key_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +170,6 @@ def dedupe(
             + ("; --tokenizer unicode reads every script" if settings.tokenizer == "rouge" else "")
         )
     return kept, dropped
-
-
-def key_text(example: Example, key: str) -> str:
-    """The text of an example that is compared: `instruction`, `instruction+input` or `output`."""
-    if key == "output":
-        return example.output
-    if key == "instruction+input" and example.input:
-        return f"{example.instruction}\n{example.input}"
-    return example.instruction
 
 
 def _with_reason(

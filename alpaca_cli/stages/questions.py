@@ -15,6 +15,7 @@ from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.data.formats import read_examples
 from alpaca_cli.data.procedural import draw
+from alpaca_cli.data.texts import plain
 
 HELD_OUT_EVERY = 3  # one task in three has a held-out wording
 TRIES = 200  # draws for one unseen task before a family counts as exhausted
@@ -46,7 +47,7 @@ def trained_pairs(files: Iterable[Path]) -> set[tuple[str, str]]:
 
 def pair(instruction: str, input: str) -> tuple[str, str]:
     """Instruction and input with white space and case evened out, for comparing."""
-    return " ".join(instruction.split()).casefold(), " ".join(input.split()).casefold()
+    return plain(instruction), plain(input)
 
 
 def unseen_tasks(

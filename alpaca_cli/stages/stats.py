@@ -35,8 +35,9 @@ from alpaca_cli.data.measures import (
 from alpaca_cli.data.openings import openings
 from alpaca_cli.data.report_html import render
 from alpaca_cli.data.rouge import nearest_scores, tokenize
+from alpaca_cli.data.texts import key_text
 from alpaca_cli.model.token_counts import count_tokens
-from alpaca_cli.stages.dedup import key_text, refuse_overwriting
+from alpaca_cli.stages.dedup import refuse_overwriting
 
 LINT_ROWS = 5  # rows listed for each rule
 
