@@ -225,7 +225,7 @@ def _write_results(stage: StageFolder, trainee: Trainee, progress: Progress) -> 
     try:
         plot_loss(read_log(stage / "log.jsonl"), stage / "loss.png")
     except UsageError as error:  # matplotlib is an extra; the training is whole without it
-        progress.info(f"no loss.png: {error}")
+        progress.info(f"no loss.png: {error}; {error.hint}")
 
 
 def _announce(
