@@ -198,6 +198,23 @@ class Dedup(Section):
     tokenizer: Literal["rouge", "unicode"] = "rouge"
     """`rouge` is rouge-score's own (a-z and 0-9 only); `unicode` keeps every script."""
 
+    keep: str = Field("first", min_length=1)
+    """Which of several similar examples stays: the `first`, the one with the `longest` output, or
+    the one with the highest number in the field of this name (of the row or of its `meta`)."""
+
+    against: list[str] = []
+    """Files of examples: what is like one of theirs is dropped."""
+
+    decontaminate: list[str] = []
+    """Files of evaluation tasks: examples in which a question of theirs occurs are dropped."""
+
+    ngram: int = Field(8, ge=1)
+    """Words in a row that count as common with an evaluation question. Source: Tülu 3, PaLM."""
+
+    containment: float = Field(0.3, gt=0, le=1)
+    """An example is dropped when at least this share of a question's n-grams occurs in it. In a
+    question of 25 words 0.3 is about what half of the words is in Tülu 3."""
+
 
 class Stats(Section):
     """What is in the data."""

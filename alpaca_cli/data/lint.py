@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from alpaca_cli.core.records import Example
-from alpaca_cli.data.rouge import RougeIndex, tokenize
+from alpaca_cli.data.rouge import tokenize
+from alpaca_cli.data.rouge_index import RougeIndex
 from alpaca_cli.data.texts import plain
 
 MIN_WORDS, MAX_WORDS = 2, 150  # of an instruction; the upper bound is Stanford Alpaca's

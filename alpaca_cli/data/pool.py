@@ -17,7 +17,8 @@ from alpaca_cli.core.settings import Generate
 from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.parsing import Candidate, parse_reply
 from alpaca_cli.data.prompts import Request
-from alpaca_cli.data.rouge import RougeIndex, tokenize
+from alpaca_cli.data.rouge import tokenize
+from alpaca_cli.data.rouge_index import RougeIndex
 from alpaca_cli.data.texts import key_text, plain
 
 WINDOW = 50  # requests over which the yield is watched

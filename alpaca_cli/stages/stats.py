@@ -34,7 +34,8 @@ from alpaca_cli.data.measures import (
 )
 from alpaca_cli.data.openings import openings
 from alpaca_cli.data.report_html import render
-from alpaca_cli.data.rouge import nearest_scores, tokenize
+from alpaca_cli.data.rouge import tokenize
+from alpaca_cli.data.rouge_index import nearest_others
 from alpaca_cli.data.texts import key_text
 from alpaca_cli.model.token_counts import count_tokens
 from alpaca_cli.stages.dedup import refuse_overwriting
@@ -198,11 +199,12 @@ def _similarity(examples: Sequence[Example], recipe: Recipe, progress: Progress)
     Words of every script count, whatever dedup.tokenizer says: Chinese data would else be all 0.
     """
     key, threshold = recipe.dedup.key, recipe.dedup.threshold
-    tokens = [tokenize(key_text(example, key), "unicode") for example in examples]
+    tokens = (tokenize(key_text(example, key), "unicode") for example in examples)
     count = min(recipe.stats.neighbours, len(examples))
     sample = sorted(random.Random(recipe.seed).sample(range(len(examples)), count))
     with progress.task("finding nearest neighbours", total=count) as task:
-        scores = nearest_scores(tokens, sample, task.advance)
+        found = nearest_others(tokens, sample, step=lambda done, counts: task.set(done))
+    scores = found[1].tolist()
     return {
         "key": key,
         "measured": count,

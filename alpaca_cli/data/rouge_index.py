@@ -1,0 +1,388 @@
+"""An index that finds similar earlier texts exactly, and without comparing with most of them.
+
+It returns what a comparison of every pair by `rouge-score` would, ties included, for any
+threshold. Only pairs that can exceed the threshold are compared: it and the two lengths give the
+fewest tokens that a pair must share (`fewest_common`), which rules out nearly all others.
+
+- A text's elements are its tokens with the number of the occurrence, so that multisets are sets.
+  When the elements of both stand in one order, those that can be the first common one are a
+  prefix (Chaudhuri et al. 2006, "A primitive operator for similarity joins"); only prefixes are
+  indexed and looked up. The order is highest number first: texts known beforehand are numbered
+  by frequency, so that prefixes hold rare words; later words get the next number as they come.
+- Where an element stands bounds what can follow it (Xiao et al. 2008, PPJoin's positional filter).
+- Every bit of one text's signature that the other lacks is a token that they do not share.
+- For texts of more than 64 tokens, the tokens in common are counted first, order aside.
+- As the nearest text is sought, the best score so far is the threshold for the rest.
+
+It knows token lists and positions, not examples or files.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alpaca_cli.data import rouge_kernels as kernels
+
+Tokens = Sequence[str]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+# Told now and then how many texts are done, and what it cost so far (`Stays.counts`).
+Step = Callable[[int, dict[str, int]], None]
+
+_BLOCK = 2048  # texts that are searched for at once
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """Which texts stay when each is compared with those that stay before it.
+
+    Attributes:
+        survivors: for each text -1 when it stays, else the position of the most similar text that
+            stays; of equally similar ones the first.
+        scores: their F1; without meaning where the text stays.
+        counts: what it cost: `searches`, `scanned` postings, pairs `bounded` by their signatures,
+            pairs `compared` token by token.
+    """
+
+    survivors: Ints
+    scores: Floats
+    counts: dict[str, int]
+
+
+class RougeIndex:
+    """Texts seen so far, and which of them a new one is similar to.
+
+    Args:
+        threshold: a text is similar when its F1 is greater than this; from 0 to 1.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self._words = _Words()
+        self._texts = _Texts(threshold, threads=1)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def add(self, tokens: Tokens) -> int:
+        """Store a text; returns its position, counted from 0."""
+        position = len(self)
+        self._texts.add(self._words.encode([tokens]), 0, 1)
+        return position
+
+    def nearest(self, tokens: Tokens) -> tuple[int, float] | None:
+        """Position and F1 of the most similar stored text above the threshold, else None.
+
+        Of equally similar texts the earliest. A text without tokens is similar to nothing.
+        """
+        batch = self._words.encode([tokens])
+        positions, scores = np.full(1, -1), np.empty(1)
+        self._texts.nearest(batch, np.zeros(1, np.int64), positions, scores)
+        return None if positions[0] < 0 else (int(positions[0]), float(scores[0]))
+
+
+def first_stays(
+    texts: Iterable[Tokens],
+    threshold: float,
+    *,
+    given: int = 0,
+    threads: int | None = None,
+    step: Step = lambda done, counts: None,
+) -> Stays:
+    """Decide in order: a text whose F1 with one that stays before it exceeds the threshold goes.
+
+    Args:
+        given: so many texts at the beginning stay, whatever they are like.
+        threads: None for as many as there are cores. The result is the same.
+    """
+    batch = _by_frequency(_Words().encode(texts))
+    total = len(batch.starts) - 1
+    store = _Texts(threshold, threads)
+    store.add(batch, 0, given)
+    twins = _twins(batch, given) if threshold < 1 else np.full(total, -1)
+    survivors, scores, stored = np.full(total, -1), np.zeros(total), np.full(total, -1)
+    stored[:given] = range(given)
+    for first in range(given, total, _BLOCK):
+        last = min(total, first + _BLOCK)
+        store.nearest(batch, first + np.flatnonzero(twins[first:last] < 0), survivors, scores)
+        store.settle(batch, first, last, twins, survivors, scores, stored)
+        step(last - given, store.counts)
+    gone = survivors >= 0
+    survivors[gone] = np.flatnonzero(stored >= 0)[survivors[gone]]
+    return Stays(survivors, scores, store.counts)
+
+
+def nearest_others(
+    texts: Iterable[Tokens],
+    sample: Iterable[int] | None = None,
+    *,
+    threads: int | None = None,
+    step: Step = lambda done, counts: None,
+) -> tuple[Ints, Floats]:
+    """For each position in `sample` (None: all) its most similar other text, and their F1.
+
+    Of equally similar ones the first; -1 and 0 where no other text has a word in common.
+    """
+    batch = _by_frequency(_Words().encode(texts))
+    total = len(batch.starts) - 1
+    store = _Texts(0.0, threads)
+    store.add(batch, 0, total)
+    wanted = np.arange(total) if sample is None else np.fromiter(sample, np.int64)
+    positions, scores = np.full(total, -1), np.zeros(total)
+    for first in range(0, len(wanted), _BLOCK):
+        queries = wanted[first : first + _BLOCK]
+        store.nearest(batch, queries, positions, scores, others=True)
+        step(first + len(queries), store.counts)
+    return positions[wanted], scores[wanted]
+
+
+def similar_pairs(
+    texts: Iterable[Tokens], threshold: float, *, threads: int | None = None
+) -> Iterator[tuple[Ints, Floats]]:
+    """All pairs whose F1 exceeds the threshold, some thousands at a time.
+
+    Yields:
+        int64 [2, n]: the earlier text of each pair and the later one; float64 [n]: their F1.
+    """
+    batch = _by_frequency(_Words().encode(texts))
+    store = _Texts(threshold, threads)
+    store.add(batch, 0, len(batch.starts) - 1)
+    for first in range(0, len(store), _BLOCK):
+        yield from store.later(batch, first, min(len(store), first + _BLOCK))
+
+
+class _Words:
+    """The numbers of words, in the order in which they come."""
+
+    def __init__(self) -> None:
+        # Tokens, and (token number, n) for the n-th repetition of a token within a text.
+        self._numbers: defaultdict[str | tuple[int, int], int] = defaultdict(count().__next__)
+        self._times = np.zeros(256, np.int32)
+
+    def encode(self, texts: Iterable[Tokens]) -> kernels.Batch:
+        number = self._numbers.__getitem__
+        words, ends = array("i"), array("q", [0])
+        for text in texts:
+            words.extend(map(number, text))
+            ends.append(len(words))
+        tokens, starts = np.array(words), np.array(ends)
+        self._times = _at_least(self._times, len(self._numbers), 0)
+        occurrence = kernels.occurrences(tokens, starts, self._times)
+        elements = tokens.copy()
+        for place in np.flatnonzero(occurrence).tolist():
+            elements[place] = number((int(tokens[place]), int(occurrence[place])))
+        return _in_order(tokens, elements, starts)
+
+
+def _by_frequency(batch: kernels.Batch) -> kernels.Batch:
+    """The batch with other numbers: the most frequent word is 0."""
+    frequencies = np.bincount(batch.elements)
+    ranks = np.empty(len(frequencies), np.int32)
+    ranks[np.argsort(-frequencies, kind="stable")] = np.arange(len(ranks), dtype=np.int32)
+    return _in_order(ranks[batch.tokens], ranks[batch.elements], batch.starts)
+
+
+def _in_order(tokens: Any, elements: Any, starts: Any) -> kernels.Batch:
+    """A batch whose texts have their elements in index order: highest number first."""
+    text = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    keys = text << 32 | (0x7FFFFFFF - elements)
+    keys.sort()
+    ordered = (0x7FFFFFFF - (keys & 0x7FFFFFFF)).astype(np.int32)
+    return kernels.Batch(tokens, ordered, starts)
+
+
+def _twins(batch: kernels.Batch, given: int) -> Ints:
+    """For each text the first one with the same tokens; -1 when it is that, or has none.
+
+    For given texts -1.
+    """
+    first: dict[bytes, int] = {}
+    twins = np.full(len(batch.starts) - 1, -1)
+    for position, (begin, end) in enumerate(pairwise(batch.starts.tolist())):
+        twin = first.setdefault(batch.tokens[begin:end].tobytes(), position)
+        if begin < end and twin < position >= given:
+            twins[position] = twin
+    return twins
+
+
+class _Texts:
+    """The arrays of an index: they grow here, and threads share the searches.
+
+    Args:
+        threads: None for as many as there are cores.
+    """
+
+    def __init__(self, threshold: float, threads: int | None) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be between 0 and 1, not {threshold}")
+        self._threshold = threshold
+        self._store = kernels.Store(
+            tokens=np.zeros(256, np.int32),
+            starts=np.zeros(65, np.int64),
+            signatures=np.zeros((64, kernels.WORDS), np.uint64),
+            heads=np.full(256, -1, np.int64),
+            entries=np.zeros(1024, np.int64),
+            marks=np.zeros(1024, np.uint64),
+            sizes=np.zeros(3, np.int64),
+        )
+        self._scratch = [
+            kernels.Scratch(
+                seen=np.zeros(64, np.int32),
+                slots=np.zeros(256, np.int32),
+                need=np.zeros(kernels.LONGEST + 1, np.int32),
+                counts=np.zeros(4, np.int64),
+            )
+            for _ in range(threads or len(os.sched_getaffinity(0)))
+        ]
+
+    def __len__(self) -> int:
+        return int(self._store.sizes[0])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the searches so far cost, see `Stays`."""
+        totals = sum(scratch.counts for scratch in self._scratch)
+        return dict(
+            zip(("searches", "scanned", "bounded", "compared"), totals.tolist(), strict=True)
+        )
+
+    def add(self, batch: kernels.Batch, first: int, last: int) -> None:
+        """Store texts first..last-1 of the batch."""
+        self._make_room(batch)
+        while True:
+            need = self._scratch[0].need
+            first = kernels.insert(self._store, self._threshold, batch, first, last, need)
+            if first == last:
+                return
+            self._grow(batch, first)
+
+    def nearest(
+        self,
+        batch: kernels.Batch,
+        queries: Ints,
+        positions: Ints,
+        scores: Floats,
+        *,
+        others: bool = False,
+    ) -> None:
+        """`kernels.search_nearest`, on all threads."""
+        self._make_room(batch)
+
+        def search(part: Ints, scratch: kernels.Scratch) -> None:
+            kernels.search_nearest(
+                self._store, self._threshold, batch, part, others, scratch, positions, scores
+            )
+
+        parts = np.array_split(queries, len(self._scratch))
+        if len(parts) == 1:
+            search(queries, self._scratch[0])
+        else:
+            with ThreadPoolExecutor(len(parts)) as threads:
+                list(threads.map(search, parts, self._scratch))
+
+    def settle(
+        self,
+        batch: kernels.Batch,
+        first: int,
+        last: int,
+        twins: Ints,
+        positions: Ints,
+        scores: Floats,
+        stored: Ints,
+    ) -> None:
+        """`kernels.settle` for texts first..last-1, all texts stored until now being searched."""
+        since = len(self)
+        while True:
+            first = kernels.settle(
+                self._store,
+                self._threshold,
+                batch,
+                first,
+                last,
+                since,
+                twins,
+                self._scratch[0],
+                positions,
+                scores,
+                stored,
+            )
+            if first == last:
+                return
+            self._grow(batch, first)
+
+    def later(self, batch: kernels.Batch, first: int, last: int) -> Iterator[tuple[Ints, Floats]]:
+        """Pairs of texts first..last-1 of the batch, stored at the same positions, with later ones.
+
+        On all threads; within each thread's share in order.
+        """
+        self._make_room(batch)
+
+        def search(part: Ints, scratch: kernels.Scratch) -> list[tuple[Ints, Floats]]:
+            found, size = [], 4096
+            begin, end = int(part[0]), int(part[-1]) + 1
+            while begin < end:
+                pairs, scores = np.empty((2, size), np.int64), np.empty(size)
+                count, begin = kernels.search_later(
+                    self._store, self._threshold, batch, begin, end, scratch, pairs, scores
+                )
+                found.append((pairs[:, :count], scores[:count]))
+                size *= 2  # also when the pairs of one text alone did not fit
+            return found
+
+        parts = [
+            part for part in np.array_split(np.arange(first, last), len(self._scratch)) if len(part)
+        ]
+        with ThreadPoolExecutor(len(parts)) as threads:
+            for found in threads.map(search, parts, self._scratch):
+                yield from found
+
+    def _make_room(self, batch: kernels.Batch) -> None:
+        """Room for the words of the batch."""
+        words = int(batch.elements.max()) + 1 if len(batch.elements) else 0
+        heads = _at_least(self._store.heads, words, -1)
+        self._store = self._store._replace(heads=heads)
+        self._scratch = [
+            scratch._replace(slots=_at_least(scratch.slots, words, 0)) for scratch in self._scratch
+        ]
+
+    def _grow(self, batch: kernels.Batch, text: int) -> None:
+        """Room for the next text, which did not fit."""
+        store = self._store
+        texts = len(self)
+        tokens = int(store.starts[texts] + batch.starts[text + 1] - batch.starts[text])
+        # How many entries it takes depends on its words: more, when all else is long enough.
+        fits = texts < len(store.signatures) and tokens <= len(store.tokens)
+        room = len(store.entries) + fits
+        signatures = _at_least(store.signatures, texts + 1, 0)
+        self._store = store._replace(
+            tokens=_at_least(store.tokens, tokens, 0),
+            starts=_at_least(store.starts, len(signatures) + 1, 0),
+            signatures=signatures,
+            entries=_at_least(store.entries, room, 0),
+            marks=_at_least(store.marks, room, 0),
+        )
+        self._scratch = [
+            scratch._replace(seen=_at_least(scratch.seen, len(signatures), 0))
+            for scratch in self._scratch
+        ]
+
+
+def _at_least(values: Any, size: int, fill: int) -> Any:
+    """The array itself if it is that long, else a copy of at least twice its length."""
+    if len(values) >= size:
+        return values
+    longer = np.zeros((max(size, 2 * len(values)), *values.shape[1:]), values.dtype)
+    longer[: len(values)] = values
+    if fill:
+        longer[len(values) :] = fill
+    return longer
