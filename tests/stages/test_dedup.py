@@ -15,8 +15,8 @@ from alpaca_cli.core.files import read_jsonl
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings import Dedup
+from alpaca_cli.data.duplicates import Dropped, find_duplicates
 from alpaca_cli.data.formats import read_examples
-from alpaca_cli.stages.dedup import Dropped, dedupe
 from tests.processes import run
 
 Decisions = tuple[list[int], list[tuple[int, int, float]]]
@@ -43,8 +43,8 @@ def brute_force(texts: Sequence[str], threshold: float) -> Decisions:
 
 
 def decisions(examples: Sequence[Example], **settings: object) -> Decisions:
-    kept, dropped = dedupe(examples, Dedup.model_validate(settings), quiet())
-    return kept, [(found.row, found.survivor, found.score) for found in dropped]
+    outcome = find_duplicates(examples, Dedup.model_validate(settings), quiet())
+    return outcome.kept, [(found.row, found.other, found.score) for found in outcome.dropped]
 
 
 def real_examples(folder: Path) -> list[Example]:
@@ -76,9 +76,12 @@ def test_the_first_stays_and_only_kept_ones_drop_others() -> None:
         Example("a b c d e f q r x y"),  # 0.8 with the dropped one, 0.6 with the first: kept
         Example("a b c d e f g h i j"),
     ]
-    kept, dropped = dedupe(rows, Dedup(), quiet())
-    assert kept == [0, 2]
-    assert dropped == [Dropped(1, 0, 0.8000000000000002, False), Dropped(3, 0, 1.0, True)]
+    outcome = find_duplicates(rows, Dedup(), quiet())
+    assert outcome.kept == [0, 2]
+    assert outcome.dropped == [
+        Dropped(1, "duplicate", 0, 0.8000000000000002, False),
+        Dropped(3, "duplicate", 0, 1.0, True),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_keys(key: str, kept: list[int]) -> None:
 def test_other_scripts_need_the_unicode_tokenizer() -> None:
     rows = [Example("写一首关于春天的诗"), Example("写一首关于秋天的诗"), Example("什么是光合作用")]
     console = Console(file=StringIO(), width=200)
-    assert dedupe(rows, Dedup(), Progress(console))[0] == [0, 1, 2]
+    assert find_duplicates(rows, Dedup(), Progress(console)).kept == [0, 1, 2]
     assert isinstance(console.file, StringIO)
     assert "3 of 3 rows have no words for the rouge tokenizer" in console.file.getvalue()
     assert decisions(rows, tokenizer="unicode")[0] == [0, 2]
@@ -160,7 +163,13 @@ def test_in_a_run(tmp_path: Path) -> None:
     stage = tmp_path / "runs/run/dedup"
     assert [row["id"] for _, row in read_jsonl(stage / "kept.jsonl")] == ["g1", "g3"]
     assert [row for _, row in read_jsonl(stage / "dropped.jsonl")] == [
-        {**rows[1], "duplicate_of": "g1", "score": 0.888888888888889}
+        {
+            **rows[1],
+            "reason": "duplicate",
+            "row": "g2",
+            "duplicate_of": "g1",
+            "score": 0.888888888888889,
+        }
     ]
     assert "up to date" in run("dedup", cwd=tmp_path).stderr
     done = run("dedup", "--threshold", "0.95", cwd=tmp_path, code=2)
