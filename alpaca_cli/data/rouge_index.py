@@ -68,7 +68,7 @@ class RougeIndex:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self._words = _Words()
+        self._words = Words()
         self._texts = _Texts(threshold, threads=1)
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ def first_stays(
         given: so many texts at the beginning stay, whatever they are like.
         threads: None for as many as there are cores. The result is the same.
     """
-    batch = _by_frequency(_Words().encode(texts))
+    batch = _by_frequency(Words().encode(texts))
     total = len(batch.starts) - 1
     store = _Texts(threshold, threads)
     store.add(batch, 0, given)
@@ -133,7 +133,7 @@ def nearest_others(
 
     Of equally similar ones the first; -1 and 0 where no other text has a word in common.
     """
-    batch = _by_frequency(_Words().encode(texts))
+    batch = _by_frequency(Words().encode(texts))
     total = len(batch.starts) - 1
     store = _Texts(0.0, threads)
     store.add(batch, 0, total)
@@ -154,22 +154,74 @@ def similar_pairs(
     Yields:
         int64 [2, n]: the earlier text of each pair and the later one; float64 [n]: their F1.
     """
-    batch = _by_frequency(_Words().encode(texts))
-    store = _Texts(threshold, threads)
-    store.add(batch, 0, len(batch.starts) - 1)
-    for first in range(0, len(store), _BLOCK):
-        yield from store.later(batch, first, min(len(store), first + _BLOCK))
+    yield from PairIndex(_by_frequency(Words().encode(texts)), threshold, threads=threads).within()
 
 
-class _Words:
-    """The numbers of words, in the order in which they come."""
+class PairIndex:
+    """Texts that are numbers already, and all those similar to them; see `similar_pairs`.
+
+    The numbers of words must mean the same in every batch; the rarer a word, the higher.
+    """
+
+    def __init__(
+        self, batch: kernels.Batch, threshold: float, *, threads: int | None = None
+    ) -> None:
+        self._batch = batch
+        self._texts = _Texts(threshold, threads)
+        self._texts.add(batch, 0, len(batch.starts) - 1)
+
+    def within(self) -> Iterator[tuple[Ints, Floats]]:
+        """Pairs of texts of the index: the earlier and the later one, and their F1."""
+        yield from self._pairs(self._batch, later=True)
+
+    def between(self, others: kernels.Batch) -> Iterator[tuple[Ints, Floats]]:
+        """Pairs of a text of `others` and one of the index, and their F1."""
+        yield from self._pairs(others, later=False)
+
+    def _pairs(self, batch: kernels.Batch, *, later: bool) -> Iterator[tuple[Ints, Floats]]:
+        total = len(batch.starts) - 1
+        for first in range(0, total, _BLOCK):
+            yield from self._texts.pairs(batch, first, min(total, first + _BLOCK), later=later)
+
+
+def stays_by_pairs(first: Ints, pairs: Ints, scores: Floats, given: int) -> Stays:
+    """`first_stays`, from the similar pairs alone.
+
+    Args:
+        first: for each text the first one with the same tokens; itself when it is that, or has
+            no tokens.
+        pairs: int64 [2, n], the similar pairs of texts that are the first with their tokens.
+        scores: their F1.
+        given: so many texts at the beginning stay, whatever they are like.
+    """
+    texts = np.concatenate((pairs[0], pairs[1]))
+    order = np.argsort(texts, kind="stable")
+    starts = np.searchsorted(texts[order], np.arange(len(first) + 1))
+    neighbours = np.concatenate((pairs[1], pairs[0]))[order]
+    survivors, found = np.full(len(first), -1), np.zeros(len(first))
+    kernels.keep_first(
+        first, starts, neighbours, np.concatenate((scores, scores))[order], given, survivors, found
+    )
+    return Stays(survivors, found, {})
+
+
+class Words:
+    """The numbers of words, and of their repetitions within a text, in the order they come in."""
 
     def __init__(self) -> None:
         # Tokens, and (token number, n) for the n-th repetition of a token within a text.
         self._numbers: defaultdict[str | tuple[int, int], int] = defaultdict(count().__next__)
         self._times = np.zeros(256, np.int32)
 
+    def names(self) -> list[str]:
+        """The name of each number: the word, and after a tab which repetition it is, if any."""
+        names: list[str] = []
+        for key in self._numbers:
+            names.append(key if isinstance(key, str) else f"{names[key[0]]}\t{key[1]}")
+        return names
+
     def encode(self, texts: Iterable[Tokens]) -> kernels.Batch:
+        """Token lists as numbers."""
         number = self._numbers.__getitem__
         words, ends = array("i"), array("q", [0])
         for text in texts:
@@ -181,7 +233,7 @@ class _Words:
         elements = tokens.copy()
         for place in np.flatnonzero(occurrence).tolist():
             elements[place] = number((int(tokens[place]), int(occurrence[place])))
-        return _in_order(tokens, elements, starts)
+        return in_index_order(tokens, elements, starts)
 
 
 def _by_frequency(batch: kernels.Batch) -> kernels.Batch:
@@ -189,10 +241,10 @@ def _by_frequency(batch: kernels.Batch) -> kernels.Batch:
     frequencies = np.bincount(batch.elements)
     ranks = np.empty(len(frequencies), np.int32)
     ranks[np.argsort(-frequencies, kind="stable")] = np.arange(len(ranks), dtype=np.int32)
-    return _in_order(ranks[batch.tokens], ranks[batch.elements], batch.starts)
+    return in_index_order(ranks[batch.tokens], ranks[batch.elements], batch.starts)
 
 
-def _in_order(tokens: Any, elements: Any, starts: Any) -> kernels.Batch:
+def in_index_order(tokens: Any, elements: Any, starts: Any) -> kernels.Batch:
     """A batch whose texts have their elements in index order: highest number first."""
     text = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     keys = text << 32 | (0x7FFFFFFF - elements)
@@ -320,11 +372,10 @@ class _Texts:
                 return
             self._grow(batch, first)
 
-    def later(self, batch: kernels.Batch, first: int, last: int) -> Iterator[tuple[Ints, Floats]]:
-        """Pairs of texts first..last-1 of the batch, stored at the same positions, with later ones.
-
-        On all threads; within each thread's share in order.
-        """
+    def pairs(
+        self, batch: kernels.Batch, first: int, last: int, *, later: bool
+    ) -> Iterator[tuple[Ints, Floats]]:
+        """`kernels.search_all` for texts first..last-1 of the batch, on all threads."""
         self._make_room(batch)
 
         def search(part: Ints, scratch: kernels.Scratch) -> list[tuple[Ints, Floats]]:
@@ -332,8 +383,16 @@ class _Texts:
             begin, end = int(part[0]), int(part[-1]) + 1
             while begin < end:
                 pairs, scores = np.empty((2, size), np.int64), np.empty(size)
-                count, begin = kernels.search_later(
-                    self._store, self._threshold, batch, begin, end, scratch, pairs, scores
+                count, begin = kernels.search_all(
+                    self._store,
+                    self._threshold,
+                    batch,
+                    begin,
+                    end,
+                    later,
+                    scratch,
+                    pairs,
+                    scores,
                 )
                 found.append((pairs[:, :count], scores[:count]))
                 size *= 2  # also when the pairs of one text alone did not fit

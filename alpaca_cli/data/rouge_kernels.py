@@ -404,20 +404,22 @@ def search_nearest(
 
 
 @_compiled
-def search_later(
+def search_all(
     store: Store,
     threshold: float,
     batch: Batch,
     first: int,
     last: int,
+    later: bool,
     scratch: Scratch,
     pairs: Any,
     scores: Any,
 ) -> Any:
-    """For texts first..last-1 of the batch, stored at the same positions, every later similar one.
+    """For texts first..last-1 of the batch every similar stored one.
 
     Args:
-        pairs: int64 [2, size]; the text and the later one.
+        later: text n of the batch is stored at position n, and only later ones are sought.
+        pairs: int64 [2, size]; the number of the text, and the position of the stored one.
 
     Returns:
         Pairs found, and the next text: `last`, or the one whose pairs do not fit any more.
@@ -429,7 +431,7 @@ def search_later(
             threshold,
             batch,
             query,
-            query + 1,
+            query + 1 if later else 0,
             -1,
             False,
             -1,
@@ -557,3 +559,31 @@ def settle(
                 return query
             stored[query] = position
     return last
+
+
+@_compiled
+def keep_first(
+    first: Any, starts: Any, neighbours: Any, scores: Any, given: int, survivors: Any, found: Any
+) -> None:
+    """Decide texts in order from their similar pairs; see `rouge_index.first_stays`.
+
+    Args:
+        first: for each text the first one with the same tokens, itself when it is that.
+        starts, neighbours, scores: the texts similar to text n, if it is the first with its
+            tokens, and their F1, from starts[n] to starts[n + 1].
+        given: so many texts at the beginning stay.
+        survivors, found: results: -1 when the text stays, else who does and the F1.
+    """
+    survivors[:] = -1
+    for text in range(given, len(first)):
+        twin = first[text]
+        if twin != text and survivors[twin] < 0:
+            survivors[text], found[text] = twin, 1.0
+            continue
+        for pair in range(starts[twin], starts[twin + 1]):
+            other, score = neighbours[pair], scores[pair]
+            if other >= text or survivors[other] >= 0:
+                continue
+            best = survivors[text]
+            if best < 0 or score > found[text] or (score == found[text] and other < best):
+                survivors[text], found[text] = other, score
