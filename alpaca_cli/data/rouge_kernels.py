@@ -22,7 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 WORDS = 4  # 64-bit words of a text's wide signature
 LONGEST = 0xFFFF  # longer texts count as this long where postings are scanned
 _NEVER = 2**31 - 1  # more common tokens than any text has
-_LARGEST_CHUNK = 1024  # posting entries that are allocated at once
+_LARGEST_CHUNK = 8192  # posting entries that are allocated at once
 
 
 def _compiled(function: Function) -> Function:
@@ -156,9 +156,9 @@ def _set_needs(need: Any, length: int, longest: int, bound: float, strict: bool)
         if other <= LONGEST:
             need[other] = common
         elif need[LONGEST] == _NEVER:
-            need[LONGEST] = common
+            need[LONGEST] = LONGEST
     if length > LONGEST and least < _NEVER:
-        need[LONGEST] = least
+        need[LONGEST] = min(least, LONGEST)
     return least
 
 
@@ -302,28 +302,30 @@ def _find(
         if rest_here < least or full:
             break
         chunk = store.heads[elements[place]]
-        while chunk >= 0:
-            slot = chunk + np.int64(store.marks[chunk])
-            scanned += slot - chunk
-            done = False
-            while slot > chunk:
-                entry, mark = store.entries[slot], store.marks[slot]
-                slot -= 1
-                position = entry >> 32
-                if position < since:
-                    done = True
-                    break
+        done = False
+        while chunk >= 0 and not done:
+            begin = chunk + 1
+            end = begin + np.int64(store.marks[chunk])
+            if since > 0 and store.entries[begin] >> 32 < since:
+                begin = begin + np.searchsorted(store.entries[begin:end], since << 32)
+                done = True  # chunks before it are older
+            scanned += end - begin
+            # Slices, so that an index is seen not to be negative.
+            entries, marks = store.entries[begin:end], store.marks[begin:end]
+            for slot in range(len(entries)):
+                # One comparison, for nearly all end here and it is well foretold.
+                entry = entries[slot]
                 enough = need[(entry >> 16) & 0xFFFF]
-                if enough > min(rest_here, entry & 0xFFFF) and (
-                    enough > rest_here or entry & 0xFFFF != LONGEST
-                ):
+                at_most = length - _bits(narrow & ~marks[slot])
+                if min(rest_here, entry & 0xFFFF, at_most) < enough:
                     continue
-                if length - _bits(narrow & ~mark) < enough or seen[position] == stamp:
+                position = entry >> 32
+                if seen[position] == stamp:
                     continue
                 seen[position] = stamp
                 bounded += 1
-                begin, end = store.starts[position], store.starts[position + 1]
-                other = end - begin
+                text = store.tokens[store.starts[position] : store.starts[position + 1]]
+                other = len(text)
                 if other > LONGEST:
                     enough = fewest_common(length, other, bound, strict)
                 lacking, foreign = 0, 0
@@ -333,7 +335,6 @@ def _find(
                     foreign += _bits(theirs & ~wide[word])
                 if length - lacking < enough or other - foreign < enough or position == besides:
                     continue
-                text = store.tokens[begin:end]
                 if words > 1 and not _shared(masks, slots, left, text, enough):
                     continue
                 compared += 1
@@ -356,8 +357,6 @@ def _find(
                         break
                 elif position < positions[0]:
                     positions[0] = position
-            if done:
-                break
             chunk = store.entries[chunk] >> 32
     for token in tokens:
         slots[token] = 0
