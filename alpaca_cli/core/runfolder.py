@@ -28,7 +28,16 @@ from alpaca_cli.core.files import digest, disk_error, read_json, write_json
 Fresh = Literal["never", "changed", "always"]
 
 # What can change a stage's result. Looked up without importing any of them.
-PACKAGES = ("alpaca-cli", "torch", "transformers", "accelerate", "peft", "openai", "rapidfuzz")
+PACKAGES = (
+    "alpaca-cli",
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "openai",
+    "numba",
+    "rapidfuzz",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ class Words:
             words.extend(map(number, text))
             ends.append(len(words))
         tokens, starts = np.array(words), np.array(ends)
-        self._times = _at_least(self._times, len(self._numbers), 0)
+        self._times = _at_least(self._times, len(self._numbers))
         occurrence = kernels.occurrences(tokens, starts, self._times)
         elements = tokens.copy()
         for place in np.flatnonzero(occurrence).tolist():
@@ -282,16 +282,18 @@ class _Texts:
             tokens=np.zeros(256, np.int32),
             starts=np.zeros(65, np.int64),
             signatures=np.zeros((64, kernels.WORDS), np.uint64),
-            heads=np.full(256, -1, np.int64),
+            lists=np.zeros((256, 4), np.int64),
+            free=np.full(64, -1, np.int64),
             entries=np.zeros(1024, np.int64),
             marks=np.zeros(1024, np.uint64),
-            sizes=np.zeros(3, np.int64),
+            sizes=np.zeros(4, np.int64),
         )
         self._scratch = [
             kernels.Scratch(
                 seen=np.zeros(64, np.int32),
                 slots=np.zeros(256, np.int32),
                 need=np.zeros(kernels.LONGEST + 1, np.int32),
+                hits=np.zeros(1024, np.int64),
                 counts=np.zeros(4, np.int64),
             )
             for _ in range(threads or len(os.sched_getaffinity(0)))
@@ -408,40 +410,38 @@ class _Texts:
     def _make_room(self, batch: kernels.Batch) -> None:
         """Room for the words of the batch."""
         words = int(batch.elements.max()) + 1 if len(batch.elements) else 0
-        heads = _at_least(self._store.heads, words, -1)
-        self._store = self._store._replace(heads=heads)
+        self._store = self._store._replace(lists=_at_least(self._store.lists, 2 * words))
         self._scratch = [
-            scratch._replace(slots=_at_least(scratch.slots, words, 0)) for scratch in self._scratch
+            scratch._replace(slots=_at_least(scratch.slots, words)) for scratch in self._scratch
         ]
 
     def _grow(self, batch: kernels.Batch, text: int) -> None:
-        """Room for the next text, which did not fit."""
-        store = self._store
-        texts = len(self)
-        tokens = int(store.starts[texts] + batch.starts[text + 1] - batch.starts[text])
-        # How many entries it takes depends on its words: more, when all else is long enough.
-        fits = texts < len(store.signatures) and tokens <= len(store.tokens)
-        room = len(store.entries) + fits
-        signatures = _at_least(store.signatures, texts + 1, 0)
-        self._store = store._replace(
-            tokens=_at_least(store.tokens, tokens, 0),
-            starts=_at_least(store.starts, len(signatures) + 1, 0),
-            signatures=signatures,
-            entries=_at_least(store.entries, room, 0),
-            marks=_at_least(store.marks, room, 0),
-        )
-        self._scratch = [
-            scratch._replace(seen=_at_least(scratch.seen, len(signatures), 0))
-            for scratch in self._scratch
-        ]
+        """Longer arrays, where they were too short for this text."""
+        store, short = self._store, int(self._store.sizes[3])
+        if short & kernels.TEXTS:
+            signatures = _at_least(store.signatures, len(self) + 1)
+            store = store._replace(
+                signatures=signatures, starts=_at_least(store.starts, len(signatures) + 1)
+            )
+            self._scratch = [
+                scratch._replace(seen=_at_least(scratch.seen, len(signatures)))
+                for scratch in self._scratch
+            ]
+        if short & kernels.TOKENS:
+            tokens = int(store.starts[len(self)] + batch.starts[text + 1] - batch.starts[text])
+            store = store._replace(tokens=_at_least(store.tokens, tokens))
+        if short & kernels.ENTRIES:
+            room = len(store.entries) + 1
+            store = store._replace(
+                entries=_at_least(store.entries, room), marks=_at_least(store.marks, room)
+            )
+        self._store = store
 
 
-def _at_least(values: Any, size: int, fill: int) -> Any:
-    """The array itself if it is that long, else a copy of at least twice its length."""
+def _at_least(values: Any, size: int) -> Any:
+    """The array itself if it is that long, else a copy of at least twice its length, then zeros."""
     if len(values) >= size:
         return values
     longer = np.zeros((max(size, 2 * len(values)), *values.shape[1:]), values.dtype)
     longer[: len(values)] = values
-    if fill:
-        longer[len(values) :] = fill
     return longer

@@ -21,8 +21,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 WORDS = 4  # 64-bit words of a text's wide signature
 LONGEST = 0xFFFF  # longer texts count as this long where postings are scanned
+TEXTS, TOKENS, ENTRIES = 1, 2, 4
+START, USED, ROOM, NEWEST = 0, 1, 2, 3
 _NEVER = 2**31 - 1  # more common tokens than any text has
-_LARGEST_CHUNK = 8192  # posting entries that are allocated at once
 
 
 def _compiled(function: Function) -> Function:
@@ -39,19 +40,24 @@ class Store(NamedTuple):
         tokens: int32, all texts' token numbers one after another.
         starts: int64, where each text starts in `tokens`; one more than there are texts.
         signatures: uint64 [texts, WORDS], a bit per element (hashed).
-        heads: int64, for each element its newest chunk of postings; -1 when it has none.
-        entries, marks: the chunks. A chunk's first slot is its header: in `entries` the chunk
-            before it (-1: none) in the upper half and its capacity in the lower, in `marks` the
-            number of entries in use. An entry is position << 32 | length << 16 | rest, `rest`
-            being the elements of the text from this one on, in index order; its mark is the
-            text's signature in 64 bits.
-        sizes: int64 [texts, slots of `entries` in use, tokens of the longest text].
+        lists: int64 [2 * elements, 4], the postings of each element: first of the texts in which
+            it is early enough to be the first that is shared with a text as long, then of the
+            others. START of the list's part of `entries`, slots USED there, ROOM for so many (0,
+            or a power of two), NEWEST position in it.
+        free: int64 [64], for each power of two the first part of that size that is free; -1: none.
+            It begins with the next one.
+        entries, marks: the postings, in the order of positions. An entry is position << 32 |
+            length << 16 | rest, `rest` being the elements of the text from this one on, in index
+            order; its mark is the text's signature in 64 bits.
+        sizes: int64 [texts, slots of `entries` in use, tokens of the longest text, which arrays
+            were too short for the next text: TEXTS | TOKENS | ENTRIES].
     """
 
     tokens: Any
     starts: Any
     signatures: Any
-    heads: Any
+    lists: Any
+    free: Any
     entries: Any
     marks: Any
     sizes: Any
@@ -72,12 +78,14 @@ class Scratch(NamedTuple):
         seen: int32, for each stored text the last search that came across it.
         slots: int32, for each token its row in the bit masks of the text searched for; 0 = none.
         need: int32 [LONGEST + 1], for each length the fewest tokens a similar text shares.
+        hits: int64, room for postings.
         counts: int64 [searches, postings scanned, pairs bounded by signature, pairs compared].
     """
 
     seen: Any
     slots: Any
     need: Any
+    hits: Any
     counts: Any
 
 
@@ -175,37 +183,63 @@ def _sign(elements: Any, wide: Any) -> Any:
     return narrow
 
 
-@_compiled
-def _set_masks(tokens: Any, words: int, slots: Any) -> Any:
-    """For each token of a text the places where it stands, a bit each; row 0 is empty.
+class Sought(NamedTuple):
+    """A text that similar ones are sought for.
 
-    `slots` of the tokens are set; the caller sets them back to 0.
+    Attributes:
+        narrow, wide: its signatures.
+        masks: uint64 [rows, words], for each of its tokens the places where it stands, a bit
+            each; row 0 is empty.
+        slots: for each token number its row in `masks`.
+        left: int32, how often each row's token occurs; empty for texts of up to 64 tokens.
+        column: uint64 [words], room for `_common`.
     """
-    distinct = 0
+
+    length: Any
+    narrow: Any
+    wide: Any
+    masks: Any
+    slots: Any
+    left: Any
+    column: Any
+
+
+@_compiled
+def _prepare(tokens: Any, elements: Any, slots: Any) -> Sought:
+    """`slots` of the tokens are set; the caller sets them back to 0."""
+    distinct, words = 0, (len(tokens) + 63) >> 6
     for token in tokens:
         if slots[token] == 0:
             distinct += 1
             slots[token] = distinct
     masks = np.zeros((distinct + 1, words), np.uint64)
+    left = np.zeros(distinct + 1 if words > 1 else 0, np.int32)
     for place in range(len(tokens)):
-        masks[slots[tokens[place]], place >> 6] |= np.uint64(1) << np.uint64(place & 63)
-    return masks
+        row = slots[tokens[place]]
+        masks[row, place >> 6] |= np.uint64(1) << np.uint64(place & 63)
+        if words > 1:
+            left[row] += 1
+    wide = np.empty(WORDS, np.uint64)
+    narrow = _sign(elements, wide)
+    return Sought(len(tokens), narrow, wide, masks, slots, left, np.empty(words, np.uint64))
 
 
 @_compiled
-def _common(masks: Any, slots: Any, length: int, other: Any, column: Any) -> int:
-    """Length of the longest common subsequence of the masked text and `other`.
+def _common(sought: Sought, other: Any) -> int:
+    """Length of the longest common subsequence of the text sought for and another.
 
     Hyyrö, "Bit-parallel LCS-length computation revisited" (2004): a column of the table as bits,
     64 cells at a time; the zero bits at the end are the length.
     """
-    words = masks.shape[1]
+    masks, slots, column = sought.masks, sought.slots, sought.column
+    words = len(column)
+    last = np.uint64(64 * words - sought.length)  # bits of the last word that stand for nothing
     if words == 1:
         cells = ~np.uint64(0)
         for token in other:
             matches = cells & masks[slots[token], 0]
             cells = (cells + matches) | (cells - matches)
-        return int(_bits(~cells & (~np.uint64(0) >> np.uint64(64 - length))))
+        return int(_bits(~cells & (~np.uint64(0) >> last)))
     column[:] = ~np.uint64(0)
     for token in other:
         row = slots[token]
@@ -219,22 +253,19 @@ def _common(masks: Any, slots: Any, length: int, other: Any, column: Any) -> int
             total = partial + carry
             carry = np.uint64((partial < cells) | (total < partial))
             column[word] = total | (cells - matches)
-    common = 0
+    common = int(_bits(~column[words - 1] & (~np.uint64(0) >> last)))
     for word in range(words - 1):
         common += _bits(~column[word])
-    last = np.uint64(64 * words - length)
-    return common + int(_bits(~column[words - 1] & (~np.uint64(0) >> last)))
+    return common
 
 
 @_compiled
-def _shared(masks: Any, slots: Any, left: Any, other: Any, need: int) -> bool:
-    """Whether `other` shares at least `need` tokens with the masked text, order aside.
-
-    `left` holds how often each slot's token occurs in the masked text, and holds it again after.
-    """
+def _share(sought: Sought, other: Any, enough: int) -> bool:
+    """Whether another text shares at least so many tokens, order aside."""
+    slots, left = sought.slots, sought.left
     shared, read = 0, 0
     for token in other:
-        if shared + len(other) - read < need:
+        if shared + len(other) - read < enough:
             break
         row = slots[token]
         read += 1
@@ -243,7 +274,41 @@ def _shared(masks: Any, slots: Any, left: Any, other: Any, need: int) -> bool:
         left[row] -= 1
     for token in other[:read]:
         left[slots[token]] += 1
-    return shared >= need
+    return shared >= enough
+
+
+@_compiled
+def _compare(store: Store, sought: Sought, position: int, enough: int, counts: Any) -> int:
+    """Tokens in common with a stored text, in order; 0 when it is soon clear: fewer than enough."""
+    text = store.tokens[store.starts[position] : store.starts[position + 1]]
+    lacking, foreign = 0, 0
+    for word in range(WORDS):
+        theirs = store.signatures[position, word]
+        lacking += _bits(sought.wide[word] & ~theirs)
+        foreign += _bits(theirs & ~sought.wide[word])
+    if min(sought.length - lacking, len(text) - foreign) < enough:
+        return 0
+    if len(sought.left) and not _share(sought, text, enough):
+        return 0
+    counts[3] += 1
+    return _common(sought, text)
+
+
+@_compiled
+def _sift(entries: Any, marks: Any, need: Any, mark: Any, length: int, rest: int, hits: Any) -> int:
+    """Write to `hits` the postings of texts that may share enough; returns how many.
+
+    Args:
+        mark, length: of the text sought for; `rest` are its elements from this one on.
+    """
+    found = 0
+    for slot in range(len(entries)):
+        # No branch: most postings are no hits, but which is hard to foretell.
+        entry = entries[slot]
+        hits[found] = entry
+        at_most = min(rest, entry & 0xFFFF, length - _bits(mark & ~marks[slot]))
+        found += at_most >= need[(entry >> 16) & 0xFFFF]
+    return found
 
 
 @_compiled
@@ -255,8 +320,8 @@ def _find(
     since: int,
     besides: int,
     nearest: bool,
-    start_position: int,
-    start_score: float,
+    known: int,
+    known_score: float,
     scratch: Scratch,
     positions: Any,
     scores: Any,
@@ -264,87 +329,63 @@ def _find(
     """Stored texts from position `since` on whose F1 with one text exceeds the threshold.
 
     All of them, in no order, or with `nearest` the most similar one, of equal ones the first;
-    then a known one may be given as (start_position, start_score), else start_position is -1.
-    The text at `besides` is left out. Written to `positions` and `scores`; returns how many, or
-    -1 when there are more than fit.
+    then an earlier one may be given as (known, known_score), else `known` is -1. The text at
+    `besides` is left out. Written to `positions` and `scores`; returns how many, or -1 when there
+    are more than fit.
     """
-    first, last = batch.starts[query], batch.starts[query + 1]
-    tokens, elements = batch.tokens[first:last], batch.elements[first:last]
-    length, longest = len(tokens), store.sizes[2]
-    found = 0
-    bound, strict = threshold, True
-    if nearest and start_position >= 0:
-        positions[0], scores[0] = start_position, start_score
-        found, bound, strict = 1, start_score, False
-    need = scratch.need
+    tokens = batch.tokens[batch.starts[query] : batch.starts[query + 1]]
+    elements = batch.elements[batch.starts[query] : batch.starts[query + 1]]
+    length, longest, need = len(tokens), store.sizes[2], scratch.need
+    found, bound, strict = 0, threshold, True
+    if known >= 0:
+        positions[0], scores[0] = known, known_score
+        found, bound, strict = 1, known_score, False
     least = _set_needs(need, length, longest, bound, strict)
     if length < least:
         return found
-    words = (length + 63) >> 6
-    slots = scratch.slots
-    masks = _set_masks(tokens, words, slots)
-    column = np.empty(words, np.uint64)
-    left = np.zeros(len(masks) if words > 1 else 0, np.int32)
-    if words > 1:
-        for token in tokens:
-            left[slots[token]] += 1
-    wide = np.empty(WORDS, np.uint64)
-    narrow = _sign(elements, wide)
+    sought = _prepare(tokens, elements, scratch.slots)
     counts, seen = scratch.counts, scratch.seen
-    if counts[0] % (2**31 - 1) == 0:
-        seen[:] = 0
     stamp = np.int32(counts[0] % (2**31 - 1) + 1)
+    if stamp == 1:
+        seen[:] = 0
     counts[0] += 1
-    scanned, bounded, compared = 0, 0, 0
     full = False
-    for place in range(length):
+    for turn in range(2 * length):
+        place, late = turn >> 1, turn & 1
         rest_here = length - place
         if rest_here < least or full:
             break
-        chunk = store.heads[elements[place]]
-        done = False
-        while chunk >= 0 and not done:
-            begin = chunk + 1
-            end = begin + np.int64(store.marks[chunk])
-            if since > 0 and store.entries[begin] >> 32 < since:
-                begin = begin + np.searchsorted(store.entries[begin:end], since << 32)
-                done = True  # chunks before it are older
-            scanned += end - begin
-            # Slices, so that an index is seen not to be negative.
-            entries, marks = store.entries[begin:end], store.marks[begin:end]
-            for slot in range(len(entries)):
-                # One comparison, for nearly all end here and it is well foretold.
-                entry = entries[slot]
-                enough = need[(entry >> 16) & 0xFFFF]
-                at_most = length - _bits(narrow & ~marks[slot])
-                if min(rest_here, entry & 0xFFFF, at_most) < enough:
-                    continue
-                position = entry >> 32
-                if seen[position] == stamp:
+        # Of two texts the element is early in the shorter one; in the longer it may be late.
+        if late and (length > longest or rest_here < need[min(length, LONGEST)]):
+            continue
+        postings = store.lists[2 * elements[place] + late]
+        if postings[USED] == 0 or postings[NEWEST] < since:
+            continue
+        begin, end = postings[START], postings[START] + postings[USED]
+        if since > 0:
+            begin += np.searchsorted(store.entries[begin:end], since << 32)
+        counts[1] += end - begin
+        while begin < end and not full:
+            stop = min(end, begin + len(scratch.hits))
+            entries, marks = store.entries[begin:stop], store.marks[begin:stop]
+            begin = stop
+            hits = _sift(entries, marks, need, sought.narrow, length, rest_here, scratch.hits)
+            for hit in scratch.hits[:hits]:
+                position, enough = hit >> 32, need[(hit >> 16) & 0xFFFF]
+                if seen[position] == stamp or position == besides:
                     continue
                 seen[position] = stamp
-                bounded += 1
-                text = store.tokens[store.starts[position] : store.starts[position + 1]]
-                other = len(text)
-                if other > LONGEST:
+                counts[2] += 1
+                other = store.starts[position + 1] - store.starts[position]
+                if max(length, other) > LONGEST:
                     enough = fewest_common(length, other, bound, strict)
-                lacking, foreign = 0, 0
-                for word in range(WORDS):
-                    theirs = store.signatures[position, word]
-                    lacking += _bits(wide[word] & ~theirs)
-                    foreign += _bits(theirs & ~wide[word])
-                if length - lacking < enough or other - foreign < enough or position == besides:
-                    continue
-                if words > 1 and not _shared(masks, slots, left, text, enough):
-                    continue
-                compared += 1
-                common = _common(masks, slots, length, text, column)
+                common = _compare(store, sought, position, enough, counts)
                 if common < enough:
                     continue
                 score = _f_measure(common, length, other)
                 if not nearest:
-                    if found == len(positions):
-                        full = done = True
+                    full = found == len(positions)
+                    if full:
                         break
                     positions[found], scores[found] = position, score
                     found += 1
@@ -352,17 +393,10 @@ def _find(
                     positions[0], scores[0] = position, score
                     found, bound, strict = 1, score, False
                     least = _set_needs(need, length, longest, bound, strict)
-                    done = rest_here < least
-                    if done:
-                        break
                 elif position < positions[0]:
                     positions[0] = position
-            chunk = store.entries[chunk] >> 32
     for token in tokens:
-        slots[token] = 0
-    counts[1] += scanned
-    counts[2] += bounded
-    counts[3] += compared
+        scratch.slots[token] = 0
     return -1 if full else found
 
 
@@ -447,58 +481,96 @@ def search_all(
 
 
 @_compiled
-def _new_chunk(store: Store, element: int) -> int:
-    """Entries of the chunk that the element's next posting begins; 0 when the newest has room."""
-    chunk = np.int64(store.heads[element])
-    if chunk < 0:
-        return 2
-    capacity = store.entries[chunk] & 0xFFFFFFFF
-    return 0 if np.int64(store.marks[chunk]) < capacity else min(_LARGEST_CHUNK, 2 * capacity)
+def _append(store: Store, number: int, entry: int, mark: Any) -> None:
+    """Add a posting of the newest text; a list that is full moves to a part of twice the size."""
+    postings = store.lists[number]
+    used, room = postings[USED], postings[ROOM]
+    if used == room:
+        larger = max(2, 2 * room)
+        start = _take(store, larger)
+        if room > 0:
+            old = postings[START]
+            store.entries[start : start + used] = store.entries[old : old + used]
+            store.marks[start : start + used] = store.marks[old : old + used]
+            power = _power(room)
+            store.entries[old] = store.free[power]
+            store.free[power] = old
+        postings[START], postings[ROOM] = start, larger
+    slot = postings[START] + used
+    store.entries[slot], store.marks[slot] = entry, mark
+    postings[USED], postings[NEWEST] = used + 1, entry >> 32
+
+
+@_compiled
+def _power(size: int) -> int:
+    """Of which power of two this is."""
+    return int(_bits(np.uint64(size - 1)))
+
+
+@_compiled
+def _take(store: Store, size: int) -> int:
+    """A part of `entries` of that size, a free one if there is one."""
+    power = _power(size)
+    start = store.free[power]
+    if start >= 0:
+        store.free[power] = store.entries[start]
+    else:
+        start = store.sizes[1]
+        store.sizes[1] += size
+    return int(start)
+
+
+@_compiled
+def _list_of(elements: Any, place: int, early: int) -> int:
+    """Which list a text's posting for one of its elements belongs to."""
+    return 2 * int(elements[place]) + (len(elements) - place < early)
+
+
+@_compiled
+def _too_short(store: Store, elements: Any, postings: int, early: int) -> int:
+    """Which arrays are too short for one more text with so many postings."""
+    position, slots = store.sizes[0], store.sizes[1]
+    for place in range(postings):
+        found = store.lists[_list_of(elements, place, early)]
+        if found[USED] == found[ROOM]:
+            slots += max(2, 2 * found[ROOM])
+    short = 0
+    if position == len(store.signatures):
+        short |= TEXTS
+    if store.starts[position] + len(elements) > len(store.tokens):
+        short |= TOKENS
+    if slots > len(store.entries):
+        short |= ENTRIES
+    return short
 
 
 @_compiled
 def insert(store: Store, threshold: float, batch: Batch, first: int, last: int, need: Any) -> int:
-    """Store texts first..last-1 of the batch; returns the next one, earlier than last when the
-    arrays are full.
+    """Store texts first..last-1 of the batch; returns the next one, earlier than last when arrays
+    are too short (see `Store.sizes`).
     """
     for query in range(first, last):
         begin, end = batch.starts[query], batch.starts[query + 1]
-        length = end - begin
-        position, slots, longest = store.sizes
-        start = store.starts[position]
         elements = batch.elements[begin:end]
+        length = end - begin
         # With the shortest similar text it shares the fewest tokens.
         least = _set_needs(need, length, length, threshold, True)
-        prefix = elements[: max(0, length - least + 1)]
-        room = slots
-        for element in prefix:
-            capacity = _new_chunk(store, element)
-            room += capacity + 1 if capacity else 0
-        if (
-            position == len(store.signatures)
-            or start + length > len(store.tokens)
-            or room > len(store.entries)
-        ):
+        postings = max(0, length - least + 1)
+        early = need[min(length, LONGEST)]  # what it shares with one as long
+        store.sizes[3] = _too_short(store, elements, postings, early)
+        if store.sizes[3]:
             return query
-        narrow = _sign(elements, store.signatures[position])
-        rest = length
-        for element in prefix:
-            capacity = _new_chunk(store, element)
-            if capacity:
-                store.entries[slots] = np.int64(store.heads[element]) << 32 | capacity
-                store.marks[slots] = 0
-                store.heads[element] = slots
-                slots += capacity + 1
-            chunk = np.int64(store.heads[element])
-            store.marks[chunk] += np.uint64(1)
-            slot = chunk + np.int64(store.marks[chunk])
-            store.entries[slot] = position << 32 | min(length, LONGEST) << 16 | min(rest, LONGEST)
-            store.marks[slot] = narrow
-            rest -= 1
+        position = store.sizes[0]
+        mark = _sign(elements, store.signatures[position])
+        for place in range(postings):
+            rest = min(length - place, LONGEST)
+            entry = position << 32 | min(length, LONGEST) << 16 | rest
+            _append(store, _list_of(elements, place, early), entry, mark)
+        start = store.starts[position]
         store.tokens[start : start + length] = batch.tokens[begin:end]
         store.starts[position + 1] = start + length
-        store.sizes[0], store.sizes[1] = position + 1, slots
-        store.sizes[2] = max(longest, length)
+        store.sizes[0] = position + 1
+        store.sizes[2] = max(store.sizes[2], length)
     return last
 
 
