@@ -39,6 +39,7 @@ SAME_BYTES = (
     "generate/rejected.jsonl",
     "dedup/kept.jsonl",
     "dedup/dropped.jsonl",
+    "dedup/clusters.jsonl",
     "train/final/model.safetensors",
     "train/final/tokenizer.json",
     "train/final/prompt_template.json",
@@ -52,13 +53,13 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 def report_of(run: Path, stage: str) -> Any:
-    """A stage's report without what a clock or the run's own path put into it."""
+    """A stage's report without what a clock, the machine or the run's own path put into it."""
     text = (run / stage / "done.json").read_text().replace(str(run), "RUN")
-    return without_times(json.loads(text)["report"])
+    return without_costs(json.loads(text)["report"])
 
 
-def without_times(report: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in report.items() if "second" not in key}
+def without_costs(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in report.items() if "second" not in key and key != "memory"}
 
 
 @pytest.mark.timeout(900)

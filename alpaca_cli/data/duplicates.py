@@ -4,23 +4,28 @@ The rule is greedy and exact: taken one after another, an example goes when its 
 that stays before it is above the threshold. That is not one example per connected group: when b
 is like a and c is like b but not like a, then c stays.
 
-It knows examples and their names, not files or folders.
+It knows examples, not files or folders; how rows are named in messages is told it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from alpaca_cli.core.errors import DataError
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings import Dedup
-from alpaca_cli.data.contamination import EvaluationTexts
-from alpaca_cli.data.rouge import tokenize
-from alpaca_cli.data.rouge_index import first_stays
+from alpaca_cli.data.contamination import FEWEST_WORDS, EvaluationTexts
+from alpaca_cli.data.rouge import Tokenizer, tokenize
+from alpaca_cli.data.rouge_index import Stays, first_stays
 from alpaca_cli.data.texts import key_text
+
+Name = Callable[[int], str]  # how a row is named in messages
+
+MANY_WITHOUT_WORDS = 0.05  # from this share of the rows on there is a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,11 @@ class Dropped:
             an evaluation text.
         other: position of the most similar one among the examples, the set or the texts.
         score: ROUGE-L F1 of the two; for `contaminated` the share of n-grams.
-        exact: the compared texts are equal, character for character.
+        exact: the compared texts are equal, character for character; never for `contaminated`.
     """
 
     row: int
-    reason: str
+    reason: Literal["duplicate", "against", "contaminated"]
     other: int
     score: float
     exact: bool
@@ -48,7 +53,8 @@ class Outcome:
     """What stays and what goes, both in the order of the examples.
 
     Attributes:
-        order: the rows that were compared, in the order in which they were.
+        order: the rows that were compared, all but the contaminated, in the order in which they
+            were.
         without_words: rows whose text has no words for the tokenizer; nothing is similar to them.
         counts: what the comparison cost (`rouge_index.Stays.counts`).
     """
@@ -60,6 +66,19 @@ class Outcome:
     counts: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row of which rouge-score decides otherwise; None stands for "stays"."""
+
+    row: int
+    ours: Dropped | None
+    theirs: Dropped | None
+
+
+def _by_number(row: int) -> str:
+    return f"row {row + 1}"
+
+
 def find_duplicates(
     examples: Sequence[Example],
     settings: Dedup,
@@ -67,92 +86,113 @@ def find_duplicates(
     *,
     against: Sequence[Example] = (),
     evaluation: Sequence[Example] = (),
+    name: Name = _by_number,
 ) -> Outcome:
     """Decide which examples stay.
 
     Args:
         against: examples that those of the corpus must not be like.
         evaluation: examples whose questions must not occur in those of the corpus.
+        name: of a row, for messages.
 
     Raises:
         DataError: `settings.keep` names a field that is no number, or that no example has.
     """
+    preferred = preference(examples, settings.keep, name)
     contaminated = _contaminated(examples, evaluation, settings, progress)
     gone = {found.row for found in contaminated}
-    order = [row for row in preference(examples, settings.keep) if row not in gone]
-    compared = [*against, *(examples[row] for row in order)]
-    without_words = 0
-
-    def texts() -> Iterator[list[str]]:
-        nonlocal without_words
-        for number, example in enumerate(compared):
-            tokens = tokenize(key_text(example, settings.key), settings.tokenizer)
-            without_words += not tokens and number >= len(against)
-            yield tokens
-
-    with progress.task("comparing examples", total=len(order)) as task:
-
-        def show(done: int, counts: Mapping[str, int]) -> None:
-            task.set(done, f"{counts['bounded']:,} pairs bounded, {counts['compared']:,} compared")
-
-        stays = first_stays(texts(), settings.threshold, given=len(against), step=show)
+    order = [row for row in preferred if row not in gone]
+    texts = [key_text(one, settings.key) for one in (*against, *(examples[row] for row in order))]
+    given = len(against)
+    stays, without_words = _compare(texts, given, settings, progress)
+    survivors, scores = stays.survivors[given:].tolist(), stays.scores[given:].tolist()
     kept, dropped = [], contaminated
-    survivors, scores = stays.survivors.tolist(), stays.scores.tolist()
-    for place, row in enumerate(order, len(against)):
-        survivor, score = survivors[place], scores[place]
+    for text, row, survivor, score in zip(texts[given:], order, survivors, scores, strict=True):
         if survivor < 0:
             kept.append(row)
-            continue
-        known = survivor < len(against)
-        reason = "against" if known else "duplicate"
-        other = survivor if known else order[survivor - len(against)]
-        text = key_text(examples[row], settings.key)
-        exact = text == key_text(compared[survivor], settings.key)
-        dropped.append(Dropped(row, reason, other, score, exact))
-    if without_words > 0.05 * len(order):
-        progress.warn(
-            f"{without_words:,} of {len(order):,} rows have no words for the "
-            f"{settings.tokenizer} tokenizer, so nothing is similar to them; others are compared "
-            "by the words it reads"
-            + ("; --tokenizer unicode reads every script" if settings.tokenizer == "rouge" else "")
-        )
+        else:
+            dropped.append(_dropped(row, survivor, score, text == texts[survivor], order, given))
     dropped.sort(key=lambda found: found.row)
     return Outcome(sorted(kept), dropped, order, without_words, stays.counts)
 
 
-def preference(examples: Sequence[Example], keep: str) -> list[int]:
+def _dropped(
+    row: int, survivor: int, score: float, exact: bool, order: Sequence[int], given: int
+) -> Dropped:
+    """A row that goes for the text at `survivor`, counted over `given` ones and the order."""
+    if survivor < given:
+        return Dropped(row, "against", survivor, score, exact)
+    return Dropped(row, "duplicate", order[survivor - given], score, exact)
+
+
+def _compare(
+    texts: Sequence[str], given: int, settings: Dedup, progress: Progress
+) -> tuple[Stays, int]:
+    """What stays of the texts after the first `given`, and how many of them have no words."""
+    lengths: list[int] = []
+
+    def token_lists() -> Iterator[list[str]]:
+        for text in texts:
+            tokens = tokenize(text, settings.tokenizer)
+            lengths.append(len(tokens))
+            yield tokens
+
+    with progress.task("comparing examples", total=len(texts) - given) as task:
+
+        def show(done: int, counts: Mapping[str, int]) -> None:
+            task.set(done, f"{counts['bounded']:,} pairs bounded, {counts['compared']:,} compared")
+
+        stays = first_stays(token_lists(), settings.threshold, given=given, step=show)
+    without_words = lengths[given:].count(0)
+    if without_words > MANY_WITHOUT_WORDS * (len(texts) - given):
+        warning = f"{without_words:,} of {len(texts) - given:,} rows have no words"
+        if settings.tokenizer == "rouge":
+            warning += (
+                " for the rouge tokenizer (a-z, 0-9) and are like no other; the rest are compared "
+                "by such words alone; --tokenizer unicode reads every script"
+            )
+        else:
+            warning += " and are like no other"
+        progress.warn(warning)
+    return stays, without_words
+
+
+def preference(examples: Sequence[Example], keep: str, name: Name = _by_number) -> list[int]:
     """The rows in the order in which they are compared, so that the preferred one stays.
 
     Args:
         keep: `first`; `longest` output; or the name of a field, of the row or of its `meta`,
-            that holds a number, of which the highest is preferred. Of equal ones the first.
+            that holds a number, of which the highest is preferred. Of equal ones the first;
+            those without the field come last.
 
     Raises:
         DataError: the field is no number, or no example has it.
     """
     if keep == "first":
         return list(range(len(examples)))
+    values: list[float]
     if keep == "longest":
-        values = [float(len(example.output)) for example in examples]
+        values = [len(example.output) for example in examples]
     else:
-        values = [_number(example, keep, row) for row, example in enumerate(examples, 1)]
-        if examples and all(value == float("-inf") for value in values):
+        values = _numbers(examples, keep, name)
+    return sorted(range(len(examples)), key=lambda row: -values[row])
+
+
+def _numbers(examples: Sequence[Example], field: str, name: Name) -> list[float]:
+    """The field's values; minus infinity where it is missing."""
+    found = [example.extra.get(field, example.meta.get(field)) for example in examples]
+    for row, value in enumerate(found):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and (not number or value != value):
             raise DataError(
-                f'no example has a field "{keep}" to prefer one by',
-                hint="keep is first, longest, or a field with a number",
+                f'{name(row)}: field "{field}" must be a number to prefer by, not {value!r}'
             )
-    return sorted(range(len(examples)), key=lambda row: (-values[row], row))
-
-
-def _number(example: Example, field: str, row: int) -> float:
-    """The field's value; minus infinity, so that others are preferred, where it is missing."""
-    value = example.extra.get(field, example.meta.get(field))
-    if value is None:
-        return float("-inf")
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        name = f"row {row}" if example.id is None else f"row {row} ({example.id})"
-        raise DataError(f'{name}: field "{field}" must be a number to prefer by, not {value!r}')
-    return float(value)
+    if examples and all(value is None for value in found):
+        raise DataError(
+            f'no example has a field "{field}" to prefer one by',
+            hint="keep is first, longest, or a field with a number",
+        )
+    return [float("-inf") if value is None else value for value in found]
 
 
 def _contaminated(
@@ -172,10 +212,10 @@ def _contaminated(
         settings.ngram,
         settings.containment,
     )
-    unsought = questions.too_short + questions.without_words
-    if unsought:
+    if unsought := questions.too_short + questions.without_words:
         progress.warn(
-            f"{unsought:,} of {len(evaluation):,} evaluation texts are too short to be looked for"
+            f"{unsought:,} of {len(evaluation):,} evaluation texts have fewer than "
+            f"{FEWEST_WORDS} words and are not looked for"
         )
     found = []
     with progress.task("looking for evaluation texts", total=len(examples)) as task:
@@ -203,58 +243,46 @@ def differences(
     against: Sequence[Example] = (),
     rows: int,
     seed: int,
-) -> list[str]:
+) -> list[Difference]:
     """Compare some rows, drawn at random, with all that stay before them, by `rouge-score`.
 
+    Contaminated rows are not drawn, for no score decided them.
+
     Returns:
-        A line for each row of which decision, survivor or score differ; none when all is right.
+        The rows of which decision, survivor or score differ; none when all is right.
     """
     from rouge_score import rouge_scorer
 
-    texts = [key_text(example, settings.key) for example in [*against, *examples]]
-    scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Remembering(settings))
-    given = len(against)
+    order, given = outcome.order, len(against)
+    texts = [key_text(one, settings.key) for one in (*against, *(examples[row] for row in order))]
+    scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Remembering(settings.tokenizer))
     kept, dropped = set(outcome.kept), {found.row: found for found in outcome.dropped}
-    drawn = random.Random(seed).sample(range(len(outcome.order)), min(rows, len(outcome.order)))
+    drawn = random.Random(seed).sample(range(len(order)), min(rows, len(order)))
     wrong = []
     with progress.task("comparing with rouge-score", total=len(drawn)) as task:
         for place in sorted(drawn):
-            row = outcome.order[place]
-            before = [given + other for other in outcome.order[:place] if other in kept]
+            row, text = order[place], texts[given + place]
             best, score = -1, settings.threshold
-            for other in [*range(given), *before]:
-                # Both ways round it is the same float.
-                value = scorer.score(texts[other], texts[given + row])["rougeL"].fmeasure
+            before = (given + other for other in range(place) if order[other] in kept)
+            for other in (*range(given), *before):
+                # Which of the two is the prediction makes no difference, not even in the float.
+                value = scorer.score(texts[other], text)["rougeL"].fmeasure
                 if value > score:
                     best, score = other, value
-            found = dropped.get(row)
-            ours = None if found is None else (_position(found, given), found.score)
-            theirs = None if best < 0 else (best, score)
+            ours, theirs = dropped.get(row), None
+            if best >= 0:
+                theirs = _dropped(row, best, score, text == texts[best], order, given)
             if ours != theirs:
-                wrong.append(
-                    f"row {row + 1}: {_said(ours, given)}, rouge-score: {_said(theirs, given)}"
-                )
+                wrong.append(Difference(row, ours, theirs))
             task.advance()
     return wrong
-
-
-def _position(found: Dropped, given: int) -> int:
-    return found.other if found.reason == "against" else given + found.other
-
-
-def _said(decision: tuple[int, float] | None, given: int) -> str:
-    if decision is None:
-        return "stays"
-    other, score = decision
-    name = f"row {other - given + 1}" if other >= given else f"row {other + 1} of --against"
-    return f"goes for {name} at {score!r}"
 
 
 class _Remembering:
     """A tokenizer for rouge-score that reads each text once."""
 
-    def __init__(self, settings: Dedup) -> None:
-        self._tokenizer = settings.tokenizer
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self._known: dict[str, list[str]] = {}
 
     def tokenize(self, text: str) -> list[str]:

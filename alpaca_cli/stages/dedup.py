@@ -2,7 +2,7 @@
 
     generate/kept.jsonl -> dedup/kept.jsonl
                            dedup/dropped.jsonl (`reason`, `row`, `duplicate_of`, `score`)
-                           dedup/clusters.jsonl (survivors with what was dropped for them)
+                           dedup/clusters.jsonl (survivors with those dropped for them)
 
 Decisions are those of comparing every pair with `rouge-score` (`alpaca_cli.data.duplicates`). A
 rerun costs nothing while recipe and inputs are the same; cut short, it starts over, for it is
@@ -11,27 +11,30 @@ minutes of CPU at most. Corpora of several machines: `alpaca_cli.stages.dedup_sh
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from alpaca_cli.core.errors import DataError, GateFailed, UsageError
-from alpaca_cli.core.files import write_jsonl
+from alpaca_cli.core.files import json_line, write_jsonl
 from alpaca_cli.core.progress import Progress
-from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import Fresh, RunFolder
 from alpaca_cli.core.settings import Dedup, Recipe
-from alpaca_cli.data.duplicates import Dropped, Outcome, differences, find_duplicates
-from alpaca_cli.data.formats import HUB, output_format, read_examples, read_placed, write_examples
+from alpaca_cli.data.corpus import Corpus, read_corpus
+from alpaca_cli.data.duplicates import Difference, Dropped, Outcome, differences, find_duplicates
+from alpaca_cli.data.formats import HUB, output_format, write_examples
 
-Placed = tuple[str, Example]
+Row = Mapping[str, Any]
 
 LARGEST = 5  # groups that the report names
+SHOWN = 200  # characters of a text in the report
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Report:
     """What happened.
 
     Attributes:
+        against_read, evaluation_read: examples of the sets that were compared with.
         duplicates, against, contaminated: dropped rows by reason.
         exact: dropped rows whose compared text equals the survivor's.
         without_words: rows whose text has no words for this tokenizer; nothing is similar to them.
@@ -51,6 +55,8 @@ class Report:
     """
 
     read: int
+    against_read: int
+    evaluation_read: int
     kept: int
     dropped: int
     duplicates: int
@@ -83,13 +89,17 @@ def run(
 ) -> Report:
     """generate/kept.jsonl -> dedup/, or the stored report when that is up to date.
 
+    The sets that are compared with are inputs as well, by content; of a Hub dataset only the
+    name is known.
+
     Args:
-        verify: rows, drawn by the recipe's seed, that rouge-score decides as well.
+        verify: rows, drawn by the recipe's seed, that rouge-score decides as well; also when the
+            stage is up to date, and then its files must be what is written today.
 
     Raises:
         DataError: nothing was generated in this run yet, or a file is missing or malformed.
         UsageError: the stage was made from other examples or settings.
-        GateFailed: rouge-score decides otherwise.
+        GateFailed: rouge-score decides otherwise, or the files are not what is written today.
     """
     source = run.stage("generate") / "kept.jsonl"
     if not source.is_file():
@@ -97,44 +107,48 @@ def run(
             f"{source}: no generated examples in this run",
             hint="run alpaca generate first, or name FILES",
         )
+    _refuse_comparing_with_itself([str(source)], recipe.dedup)
     stage = run.stage("dedup")
     settings = recipe.dedup.model_dump(mode="json")
-    inputs = {"generate/kept.jsonl": source}
-    inputs |= {
-        name: Path(name)
-        for name in (*recipe.dedup.against, *recipe.dedup.decontaminate)
+    inputs = {"generate/kept.jsonl": source} | {
+        f"dedup.{key}: {name}": Path(name)
+        for key in ("against", "decontaminate")
+        for name in settings[key]
         if not name.startswith(HUB)
     }
     stored = stage.open(settings, inputs, fresh=fresh)
-    if stored is not None and not verify:
-        progress.info(f"dedup: up to date in {stage.path}")
-        return Report(**stored)
-    started = time.monotonic()
-    corpus = _read([str(source)], recipe.dedup)
-    outcome = _decide(corpus, recipe.dedup, progress, verify, recipe.seed)
-    rows = _rows_with_reason(corpus, outcome)
-    kept_file, dropped_file = stage / "kept.jsonl", stage / "dropped.jsonl"
     if stored is not None:
-        if [corpus.rows[row][1] for row in outcome.kept] != read_examples([kept_file]):
-            raise GateFailed(f"{kept_file} is not what is kept of {source} today")
         progress.info(f"dedup: up to date in {stage.path}")
-        return replace(Report(**stored), verified=_verified(outcome, verify))
-    write_jsonl(kept_file, (corpus.rows[row][1].to_row() for row in outcome.kept))
-    write_jsonl(dropped_file, (row.to_row() for row in rows))
-    clusters_file = stage / "clusters.jsonl"
-    write_jsonl(clusters_file, _clusters(corpus, outcome))
+        if not verify:
+            return Report(**stored)
+    started = time.monotonic()
+    corpus = read_corpus([str(source)], recipe.dedup)
+    outcome = _decide(corpus, recipe.dedup, progress)
+    verified = check(corpus, outcome, recipe.dedup, progress, rows=verify, seed=recipe.seed)
+    groups = corpus.groups(outcome.dropped, recipe.dedup.key)
+    contents: dict[str, Iterable[Row]] = {
+        "kept.jsonl": (corpus.example(row).to_row() for row in outcome.kept),
+        "dropped.jsonl": (row.to_row() for row in corpus.with_reasons(outcome.dropped)),
+        "clusters.jsonl": groups,
+    }
+    if stored is not None:
+        for name, rows in contents.items():
+            _refuse_other_content(stage / name, rows)
+        return replace(Report(**stored), verified=verified)
+    for name, rows in contents.items():
+        write_jsonl(stage / name, rows)
     report = _report(
         corpus,
         outcome,
+        groups,
         recipe.dedup,
-        started,
-        verified=_verified(outcome, verify),
-        output=kept_file,
-        dropped_output=dropped_file,
-        clusters=clusters_file,
+        seconds=time.monotonic() - started,
+        verified=verified,
+        output=stage / "kept.jsonl",
+        dropped_output=stage / "dropped.jsonl",
+        clusters=stage / "clusters.jsonl",
     )
-    outputs = [file.name for file in (kept_file, dropped_file, clusters_file)]
-    stage.finish(asdict(report), settings, inputs, outputs)
+    stage.finish(asdict(report), settings, inputs, list(contents))
     return report
 
 
@@ -152,167 +166,134 @@ def dedupe_files(
 
     Args:
         output: where the kept examples go (.json, .jsonl, .parquet); the dropped ones, when there
-            are any, go beside it as <stem>.dropped.jsonl. No input is changed.
-        clusters: where the groups go, JSONL.
+            are any, go beside it as <stem>.dropped.jsonl. No input is changed. It is written
+            last: when it is there, so are the others.
+        clusters: where the groups go, .jsonl.
         verify: rows, drawn by `seed`, that rouge-score decides as well.
 
     Raises:
         DataError: a file is missing or malformed.
-        UsageError: an output is one of the inputs, or its suffix is none that we write.
+        UsageError: an output is one of the inputs or cannot be written, or its suffix is none that
+            we write; or a set to compare with is one of the files.
         GateFailed: rouge-score decides otherwise; nothing was written.
     """
-    read = [*files, *settings.against, *settings.decontaminate]
-    if output is not None:
-        output_format(output)
-        refuse_overwriting(read, output)
-    if clusters is not None:
-        refuse_overwriting(read, clusters, "--clusters")
+    _refuse_outputs([*files, *settings.against, *settings.decontaminate], output, clusters)
+    _refuse_comparing_with_itself(files, settings)
     started = time.monotonic()
-    corpus = _read(files, settings)
-    outcome = _decide(corpus, settings, progress, verify, seed)
-    dropped_file = None
-    if output is not None:
-        write_examples(output, (corpus.rows[row][1] for row in outcome.kept))
-        if outcome.dropped:
-            plain = output.with_suffix("") if output.suffix == ".gz" else output
-            dropped_file = plain.with_suffix(".dropped.jsonl")
-            write_examples(dropped_file, _rows_with_reason(corpus, outcome))
+    corpus = read_corpus(files, settings)
+    outcome = _decide(corpus, settings, progress)
+    verified = check(corpus, outcome, settings, progress, rows=verify, seed=seed)
+    groups = corpus.groups(outcome.dropped, settings.key)
     if clusters is not None:
-        write_jsonl(clusters, _clusters(corpus, outcome))
+        write_jsonl(clusters, groups)
+    dropped_output = None
+    if output is not None:
+        # One that an earlier command left would be taken for this one's.
+        if outcome.dropped or _beside(output).exists():
+            dropped_output = _beside(output)
+            write_examples(dropped_output, corpus.with_reasons(outcome.dropped))
+        write_examples(output, (corpus.example(row) for row in outcome.kept))
     return _report(
         corpus,
         outcome,
+        groups,
         settings,
-        started,
-        verified=_verified(outcome, verify),
+        seconds=time.monotonic() - started,
+        verified=verified,
         output=output,
-        dropped_output=dropped_file,
+        dropped_output=dropped_output,
         clusters=clusters,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Corpus:
-    """What is deduplicated, and what it is compared with: examples with their places."""
-
-    rows: list[Placed]
-    against: list[Placed]
-    evaluation: list[Placed]
-    shared_ids: set[str]  # borne by more than one example
-
-    def name(self, row: Placed) -> str:
-        """The example's id, or its place (file:line) where it has none of its own."""
-        place, example = row
-        return place if example.id is None or example.id in self.shared_ids else example.id
-
-    def other(self, found: Dropped) -> Placed:
-        """The example for which one was dropped."""
-        sets = {"duplicate": self.rows, "against": self.against, "contaminated": self.evaluation}
-        return sets[found.reason][found.other]
+def _beside(output: Path) -> Path:
+    """The file of what is dropped: `a.json` and `a.json.gz` have `a.dropped.jsonl`."""
+    plain = output.with_suffix("") if output.suffix == ".gz" else output
+    return plain.with_suffix(".dropped.jsonl")
 
 
-def _read(files: Sequence[str], settings: Dedup) -> _Corpus:
-    rows, against, evaluation = (
-        [pair for source in sources for pair in read_placed(source)]
-        for sources in (files, settings.against, settings.decontaminate)
+def _decide(corpus: Corpus, settings: Dedup, progress: Progress) -> Outcome:
+    examples, against, evaluation = corpus.examples()
+    return find_duplicates(
+        examples,
+        settings,
+        progress,
+        against=against,
+        evaluation=evaluation,
+        name=corpus.name,
     )
-    ids = Counter(example.id for _, example in (*rows, *against, *evaluation))
-    shared = {id for id, count in ids.items() if id is not None and count > 1}
-    return _Corpus(rows, against, evaluation, shared)
 
 
-def _decide(
-    corpus: _Corpus, settings: Dedup, progress: Progress, verify: int, seed: int
-) -> Outcome:
-    """Decide, and have rouge-score decide `verify` of the rows.
+def check(
+    corpus: Corpus,
+    outcome: Outcome,
+    settings: Dedup,
+    progress: Progress,
+    *,
+    rows: int,
+    seed: int,
+) -> int:
+    """Have rouge-score decide so many rows, drawn by `seed`; returns how many there were.
 
     Raises:
-        GateFailed: it decides otherwise.
+        GateFailed: it decides otherwise; names the rows.
     """
-    examples = [example for _, example in corpus.rows]
-    against = [example for _, example in corpus.against]
-    evaluation = [example for _, example in corpus.evaluation]
-    outcome = find_duplicates(examples, settings, progress, against=against, evaluation=evaluation)
-    if verify:
-        wrong = differences(
-            examples, outcome, settings, progress, against=against, rows=verify, seed=seed
+    if not rows:
+        return 0
+    examples, against, _ = corpus.examples()
+    wrong = differences(
+        examples, outcome, settings, progress, against=against, rows=rows, seed=seed
+    )
+    checked = min(rows, len(outcome.order))
+    if wrong:
+        listed = "\n  ".join(_said(corpus, difference) for difference in wrong[:10])
+        raise GateFailed(
+            f"rouge-score decides otherwise for {len(wrong):,} of {checked:,} rows:\n  {listed}",
+            hint="nothing was written; please report this with the rows named",
         )
-        if wrong:
-            listed = "\n  ".join(wrong[:10])
-            raise GateFailed(
-                f"rouge-score decides otherwise in {len(wrong)} of "
-                f"{_verified(outcome, verify)} rows:\n  {listed}",
-                hint="nothing was written; please report this with the rows named",
-            )
-    return outcome
+    return checked
 
 
-def _verified(outcome: Outcome, verify: int) -> int:
-    return min(verify, len(outcome.order))
+def _said(corpus: Corpus, difference: Difference) -> str:
+    def words(found: Dropped | None) -> str:
+        if found is None:
+            return "stays"
+        return f"goes for {corpus.other(found)} at {found.score!r}"
+
+    name = corpus.name(difference.row)
+    return f"{name}: {words(difference.ours)}; rouge-score: {words(difference.theirs)}"
 
 
-def _rows_with_reason(corpus: _Corpus, outcome: Outcome) -> list[Example]:
-    """The dropped examples, each with why, for which other, and how similar they are.
-
-    Fields of their own by these names are kept in `meta.replaced`.
-    """
-    rows = []
-    for found in outcome.dropped:
-        placed = corpus.rows[found.row]
-        why: dict[str, Any] = {
-            "reason": found.reason,
-            "row": corpus.name(placed),
-            "duplicate_of": corpus.name(corpus.other(found)),
-            "score": found.score,
-        }
-        example = placed[1]
-        if replaced := {key: example.extra[key] for key in why if key in example.extra}:
-            example = example.with_meta(replaced=replaced)
-        rows.append(replace(example, extra={**example.extra, **why}))
-    return rows
-
-
-def _clusters(corpus: _Corpus, outcome: Outcome) -> list[dict[str, Any]]:
-    """The examples that others were dropped for, with those; most first."""
-    groups: dict[str, dict[str, Any]] = {}
-    for found in outcome.dropped:
-        if found.reason == "contaminated":
-            continue
-        other = corpus.other(found)
-        name = corpus.name(other)
-        group = groups.setdefault(
-            name,
-            {"survivor": name, "instruction": other[1].instruction, "size": 1, "dropped": []},
-        )
-        group["size"] += 1
-        placed = corpus.rows[found.row]
-        group["dropped"].append(
-            {
-                "row": corpus.name(placed),
-                "instruction": placed[1].instruction,
-                "score": found.score,
-            }
-        )
-    return sorted(groups.values(), key=lambda group: -int(group["size"]))
+def _refuse_other_content(path: Path, rows: Iterable[Row]) -> None:
+    """GateFailed when a file does not hold these rows."""
+    with open(path, "rb") as lines:
+        for number, (row, line) in enumerate(zip_longest(rows, lines), 1):
+            if row is None or json_line(row) != line:
+                raise GateFailed(
+                    f"{path}:{number}: is not what dedup writes there today",
+                    hint="it or alpaca was changed since; --fresh makes it anew",
+                )
 
 
 def _report(
-    corpus: _Corpus,
+    corpus: Corpus,
     outcome: Outcome,
+    groups: Sequence[Row],
     settings: Dedup,
-    started: float,
     *,
+    seconds: float,
     verified: int,
     output: Path | None,
     dropped_output: Path | None,
     clusters: Path | None,
 ) -> Report:
     reasons = Counter(found.reason for found in outcome.dropped)
-    groups = _clusters(corpus, outcome)
     compared = len(outcome.order)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Report(
         read=len(corpus.rows),
+        against_read=len(corpus.against),
+        evaluation_read=len(corpus.evaluation),
         kept=len(outcome.kept),
         dropped=len(outcome.dropped),
         duplicates=reasons["duplicate"],
@@ -326,7 +307,11 @@ def _report(
         keep=settings.keep,
         groups=len(groups),
         largest=[
-            {key: group[key] for key in ("survivor", "size", "instruction")}
+            {
+                "survivor": group["survivor"],
+                "text": group["text"][:SHOWN],
+                "size": group["size"],
+            }
             for group in groups[:LARGEST]
         ],
         pairs={
@@ -334,7 +319,7 @@ def _report(
             **{key: outcome.counts[key] for key in ("scanned", "bounded", "compared")},
         },
         verified=verified,
-        seconds=round(time.monotonic() - started, 2),
+        seconds=round(seconds, 2),
         memory=peak if sys.platform == "darwin" else peak * 1024,
         output=None if output is None else str(output),
         dropped_output=None if dropped_output is None else str(dropped_output),
@@ -342,8 +327,44 @@ def _report(
     )
 
 
+def _refuse_outputs(read: Sequence[str], output: Path | None, clusters: Path | None) -> None:
+    """UsageError, before any work, for files that cannot or must not be written."""
+    written: list[tuple[str, Path]] = []
+    if clusters is not None:
+        if clusters.suffix != ".jsonl":
+            raise UsageError(f"--clusters {clusters}: must end in .jsonl")
+        written.append(("--clusters", clusters))
+    if output is not None:
+        output_format(output)
+        written += [("-o", output), ("-o (dropped rows)", _beside(output))]
+    for number, (flag, path) in enumerate(written):
+        refuse_overwriting(read, path, flag)
+        if any(_same_file(str(path), str(other)) for _, other in written[:number]):
+            raise UsageError(f"{flag} {path}: another output goes there")
+        folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UsageError(f"{flag} {path}: cannot be written")
+
+
 def refuse_overwriting(files: Iterable[str], output: Path, flag: str = "-o") -> None:
     """UsageError when `output` is one of the input files."""
-    for source in files:
-        if not source.startswith(HUB) and Path(source).resolve() == output.resolve():
-            raise UsageError(f"{flag} {output}: is one of the inputs", hint="name another file")
+    if any(_same_file(source, str(output)) for source in files):
+        raise UsageError(f"{flag} {output}: is one of the inputs", hint="name another file")
+
+
+def _refuse_comparing_with_itself(files: Sequence[str], settings: Dedup) -> None:
+    """UsageError when a file to compare with is one of those to deduplicate."""
+    sets = {"--against": settings.against, "--decontaminate": settings.decontaminate}
+    for flag, names in sets.items():
+        for name in names:
+            if any(_same_file(name, file) for file in files):
+                raise UsageError(
+                    f"{flag} {name}: is one of the files to deduplicate",
+                    hint="every example would be dropped for itself",
+                )
+
+
+def _same_file(one: str, other: str) -> bool:
+    if one.startswith(HUB) or other.startswith(HUB):
+        return one == other
+    return Path(one).resolve() == Path(other).resolve()

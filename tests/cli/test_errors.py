@@ -11,7 +11,7 @@ import pytest
 
 from tests.processes import COMMAND, environment, lines, run, start, wait_until
 
-ROW = json.dumps({"instruction": "Add one and one.", "input": "", "output": "2"})
+ROW = json.dumps({"instruction": "Add one and one.", "input": "", "output": "2", "by": "me"})
 
 
 @pytest.fixture
@@ -32,6 +32,18 @@ def data(tmp_path: Path) -> Path:
         (["run", "--recipe", "quickstrat"], 2, 'did you mean "quickstart"?'),
         (["generate", "--set", "generate.target=none"], 2, "--set generate.target: "),
         (["dedup", "data.jsonl", "-o", "out.csv"], 2, "out.csv: unknown output format"),
+        (["dedup", "data.jsonl", "--against", "none.json"], 3, "none.json: cannot read: No such"),
+        (["dedup", "data.jsonl", "--against", "broken.jsonl"], 3, "broken.jsonl:2: not a JSON"),
+        (["dedup", "data.jsonl", "--against", "data.jsonl"], 2, "is one of the files to dedup"),
+        (["dedup", "data.jsonl", "--decontaminate", "nameless.json"], 3, "nameless.json#1: field"),
+        (["dedup", "data.jsonl", "--keep", "quality"], 3, 'no example has a field "quality"'),
+        (["dedup", "data.jsonl", "--keep", "by"], 3, 'data.jsonl:1: field "by" must be a number'),
+        (["dedup", "data.jsonl", "--keep", ""], 2, "--keep: dedup.keep: "),
+        (["dedup", "data.jsonl", "--key", "input"], 2, "--key: dedup.key: "),
+        (["dedup", "data.jsonl", "--threshold", "1.5"], 2, "--threshold: dedup.threshold: "),
+        (["dedup", "data.jsonl", "--clusters", "data.jsonl"], 2, "is one of the inputs"),
+        (["dedup", "-o", "out.json"], 2, "-o needs FILES"),
+        (["dedup", "--clusters", "out.jsonl"], 2, "--clusters needs FILES"),
         (["seed", "--run", "/proc/runs/x"], 2, "/proc/runs/x: cannot write"),
         (["chat", "-p", "hi"], 3, "no finished training run"),
         (["recipes", "copy", "quickstart", "data.jsonl"], 2, "data.jsonl: exists already"),
@@ -49,6 +61,12 @@ def test_one_message_and_its_code(
     assert done.stderr.startswith("error: ")
     assert done.stdout == ""
     assert data.read_text() == f"{ROW}\n"
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_flag_of_no_use_is_refused(tmp_path: Path, data: Path) -> None:
+    done = run("dedup", data, "--verify", -1, cwd=tmp_path, code=2)
+    assert "Invalid value for '--verify'" in done.stderr
 
 
 def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
