@@ -22,7 +22,8 @@ ALLOWED = {
 EXCEPTIONS = {("cli/doctor.py", "model")}
 TORCH_SIDE = {"torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors"}
 HEAVY = TORCH_SIDE | {
-    "datasets", "pyarrow", "openai", "pydantic", "numpy", "numba", "datatrove", "rouge_score", "nltk", "rapidfuzz",
+    "datasets", "pyarrow", "openai", "pydantic", "numpy", "numba", "datatrove", "rouge_score",
+    "nltk", "rapidfuzz",
     "matplotlib", "yaml",
 }  # fmt: skip
 

@@ -68,6 +68,12 @@ def dedup(
             "--decontaminate", metavar="FILE", help="Drop what holds much of a question of FILE."
         ),
     ] = None,
+    semantic: Annotated[
+        float | None,
+        typer.Option(
+            "--semantic", metavar="COSINE", help="Drop what means the same, too; approximate."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the kept examples here."),
@@ -127,6 +133,7 @@ def dedup(
         "dedup.keep": ("--keep", keep),
         "dedup.against": ("--against", against or None),
         "dedup.decontaminate": ("--decontaminate", decontaminate or None),
+        "dedup.semantic": ("--semantic", semantic),
     }
     session = open_session(recipe, run, sets, json=json, quiet=quiet, flags=flags)
     if executor is not None:
@@ -216,7 +223,7 @@ def show(report: Report) -> RenderableType:
         f"[bold]kept {report.kept:,} of {report.read:,}[/], dropped {report.dropped:,}"
         + (f" (exact copies: {report.exact:,})" if report.exact else "")
     ]
-    if report.against_read or report.evaluation_read:
+    if report.against_read or report.evaluation_read or report.semantic:
         lines.append(_reasons(report))
     pairs = f"{report.pairs['compared']:,} of {report.pairs['all']:,} pairs compared word by word"
     cost = f"{report.seconds:,.1f} s, {report.memory / 2**20:,.0f} MiB"
@@ -245,6 +252,8 @@ def _reasons(report: Report) -> str:
         reasons.append(
             f"{report.contaminated:,} holding one of {report.evaluation_read:,} in --decontaminate"
         )
+    if report.semantic:
+        reasons.append(f"{report.semantic:,} that mean the same (approximate)")
     return " · ".join(reasons)
 
 

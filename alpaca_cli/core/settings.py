@@ -187,7 +187,7 @@ class Generate(Section):
 
 
 class Dedup(Section):
-    """Near-duplicates are dropped; the first of a group stays."""
+    """Of examples that say nearly the same, one stays."""
 
     threshold: float = Field(0.7, gt=0, le=1)
     """Two texts with a ROUGE-L F1 above this are one. Source: Stanford Alpaca."""
@@ -214,6 +214,13 @@ class Dedup(Section):
     containment: float = Field(0.3, gt=0, le=1)
     """An example is dropped when at least this share of a question's n-grams occurs in it. In a
     question of 25 words 0.3 is about what half of the words is in Tülu 3."""
+
+    semantic: float | None = Field(None, gt=0, le=1)
+    """When set, of what is left also drop what means nearly the same: word vectors with at least
+    this cosine. Approximate, and blind to numbers and to "not"; needs the extra [semantic]."""
+
+    encoder: str = "minishlab/potion-base-8M"
+    """The word vectors of `semantic`: a model2vec model, as a folder or a name on the hub."""
 
 
 class Stats(Section):

@@ -91,8 +91,8 @@ class Corpus:
         return sorted(groups.values(), key=lambda group: -int(group["size"]))
 
     def _other(self, found: Dropped) -> Placed:
-        sets = {"duplicate": self.rows, "against": self.against, "contaminated": self.evaluation}
-        return sets[found.reason][found.other]
+        sets = {"against": self.against, "contaminated": self.evaluation}
+        return sets.get(found.reason, self.rows)[found.other]
 
     def _name(self, placed: Placed) -> str:
         place, example = placed

@@ -21,6 +21,7 @@ from alpaca_cli.core.settings import Dedup
 from alpaca_cli.data.contamination import FEWEST_WORDS, EvaluationTexts
 from alpaca_cli.data.rouge import Tokenizer, tokenize
 from alpaca_cli.data.rouge_index import Stays, first_stays
+from alpaca_cli.data.semantic import semantic_twins
 from alpaca_cli.data.texts import key_text
 
 Name = Callable[[int], str]  # how a row is named in messages
@@ -34,15 +35,16 @@ class Dropped:
 
     Attributes:
         row: its position among the examples, from 0.
-        reason: `duplicate` of another one, like one of the set `against`, or `contaminated` with
-            an evaluation text.
+        reason: `duplicate` of another one, like one of the set `against`, `contaminated` with an
+            evaluation text, or `semantic`: it means nearly the same as another one.
         other: position of the most similar one among the examples, the set or the texts.
-        score: ROUGE-L F1 of the two; for `contaminated` the share of n-grams.
-        exact: the compared texts are equal, character for character; never for `contaminated`.
+        score: ROUGE-L F1 of the two; for `contaminated` the share of n-grams, for `semantic` the
+            cosine.
+        exact: the compared texts are equal, character for character; only for the first two.
     """
 
     row: int
-    reason: Literal["duplicate", "against", "contaminated"]
+    reason: Literal["duplicate", "against", "contaminated", "semantic"]
     other: int
     score: float
     exact: bool
@@ -112,6 +114,10 @@ def find_duplicates(
             kept.append(row)
         else:
             dropped.append(_dropped(row, survivor, score, text == texts[survivor], order, given))
+    if settings.semantic is not None:
+        twins = _semantic(examples, kept, settings, progress)
+        kept = sorted({*kept} - {found.row for found in twins})
+        dropped += twins
     dropped.sort(key=lambda found: found.row)
     return Outcome(sorted(kept), dropped, order, without_words, stays.counts)
 
@@ -230,6 +236,21 @@ def _contaminated(
     return found
 
 
+def _semantic(
+    examples: Sequence[Example], rows: Sequence[int], settings: Dedup, progress: Progress
+) -> list[Dropped]:
+    """Those of the rows that mean nearly the same as an earlier one of them."""
+    if settings.semantic is None:
+        return []
+    texts = [key_text(examples[row], settings.key) for row in rows]
+    with progress.task("comparing meanings", total=len(texts)) as task:
+        twins = semantic_twins(texts, settings.semantic, settings.encoder)
+        task.set(len(texts), f"{len(twins):,} found")
+    return [
+        Dropped(rows[twin.text], "semantic", rows[twin.other], twin.score, False) for twin in twins
+    ]
+
+
 def _question(example: Example) -> str:
     return key_text(example, "instruction+input")
 
@@ -256,7 +277,9 @@ def differences(
     order, given = outcome.order, len(against)
     texts = [key_text(one, settings.key) for one in (*against, *(examples[row] for row in order))]
     scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Remembering(settings.tokenizer))
-    kept, dropped = set(outcome.kept), {found.row: found for found in outcome.dropped}
+    # What only means the same was kept by this comparison, and dropped by a later one.
+    dropped = {found.row: found for found in outcome.dropped if found.reason != "semantic"}
+    kept = {*order} - dropped.keys()
     drawn = random.Random(seed).sample(range(len(order)), min(rows, len(order)))
     wrong = []
     with progress.task("comparing with rouge-score", total=len(drawn)) as task:

@@ -43,7 +43,7 @@ class Report:
 
     Attributes:
         against_read, evaluation_read: examples of the sets that were compared with.
-        duplicates, against, contaminated: dropped rows by reason.
+        duplicates, against, contaminated, semantic: dropped rows by reason.
         exact: dropped rows whose compared text equals the survivor's.
         without_words: rows whose text has no words for this tokenizer; nothing is similar to them.
         groups: survivors that others were dropped for; `largest` are those of most rows.
@@ -62,6 +62,7 @@ class Report:
     duplicates: int
     against: int
     contaminated: int
+    semantic: int
     exact: int
     without_words: int
     threshold: float
@@ -299,6 +300,7 @@ def _report(
         duplicates=reasons["duplicate"],
         against=reasons["against"],
         contaminated=reasons["contaminated"],
+        semantic=reasons["semantic"],
         exact=sum(found.exact for found in outcome.dropped),
         without_words=outcome.without_words,
         threshold=settings.threshold,
