@@ -82,7 +82,9 @@ def _funnel(funnel: Mapping[str, Any] | None) -> str:
     bars += [(f"rejected: {reason}", count, "drop") for reason, count in funnel["rejected"].items()]
     bars.append(("kept by generate", funnel["generated"], ""))
     if funnel["kept"] is not None:
-        bars.append(("near-duplicates", funnel["near_duplicates"] or 0, "drop"))
+        bars += [
+            (f"dropped: {reason}", count, "drop") for reason, count in funnel["dropped"].items()
+        ]
         bars.append(("kept by dedup", funnel["kept"], ""))
     return _section("From candidates to examples", _bars(bars, total))
 

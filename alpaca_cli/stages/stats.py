@@ -293,6 +293,6 @@ def _funnel(files: dict[str, Path]) -> dict[str, Any] | None:
         "candidates": kept + rejected.total(),
         "rejected": dict(rejected.most_common()),
         "generated": kept,
-        "near_duplicates": count("dedup/dropped.jsonl"),
+        "dropped": dict(reasons("dedup/dropped.jsonl").most_common()),
         "kept": count("dedup/kept.jsonl"),
     }

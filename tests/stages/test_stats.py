@@ -159,19 +159,21 @@ def test_in_a_run_the_funnel_is_shown(tmp_path: Path) -> None:
     write("generate/rejected.jsonl", {"reason": "novelty"}, {"reason": "length"},
           {"reason": "novelty"})  # fmt: skip
     write("dedup/kept.jsonl", *kept)
-    write("dedup/dropped.jsonl", kept[0])
+    write("dedup/dropped.jsonl", {**kept[0], "reason": "duplicate"})
     report = json.loads(run("stats", "--json", cwd=tmp_path).stdout)
     assert report["examples"] == 2
     assert report["funnel"] == {
         "candidates": 6,
         "rejected": {"novelty": 2, "length": 1},
         "generated": 3,
-        "near_duplicates": 1,
+        "dropped": {"duplicate": 1},
         "kept": 2,
     }
     stage = tmp_path / "runs/run/stats"
     assert json.loads((stage / "report.json").read_text()) == report
-    assert "rejected: novelty" in (stage / "report.html").read_text("utf-8")
+    page = (stage / "report.html").read_text("utf-8")
+    assert "rejected: novelty" in page
+    assert "dropped: duplicate" in page
     shown = run("stats", cwd=tmp_path)
     assert "6 candidates → 3 kept → 2 after dedup" in shown.stdout
     assert "up to date" in shown.stderr
