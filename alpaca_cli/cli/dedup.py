@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -123,6 +122,7 @@ def dedup(
     of any size; each is written into the folder -o.
     """
     from alpaca_cli.core.errors import UsageError
+    from alpaca_cli.core.machine import cores
     from alpaca_cli.stages import dedup as stage
     from alpaca_cli.stages import dedup_shards
 
@@ -148,7 +148,7 @@ def dedup(
             session.progress,
             output,
             executor=executor,
-            tasks=tasks or len(os.sched_getaffinity(0)),
+            tasks=tasks or cores(),
             options=_options(executor_options or []),
         )
         session.finish(sharded, show_shards(sharded))

@@ -10,6 +10,8 @@ fewest tokens that a pair must share (`fewest_common`), which rules out nearly a
   indexed and looked up. The order is highest number first: texts known beforehand are numbered
   by frequency, so that prefixes hold rare words; later words get the next number as they come.
 - Where an element stands bounds what can follow it (Xiao et al. 2008, PPJoin's positional filter).
+  In the shorter one of two similar texts their first common element stands early; postings of
+  elements that stand late in their text are kept apart, for shorter texts alone.
 - Every bit of one text's signature that the other lacks is a token that they do not share.
 - For texts of more than 64 tokens, the tokens in common are counted first, order aside.
 - As the nearest text is sought, the best score so far is the threshold for the rest.
@@ -19,7 +21,6 @@ It knows token lists and positions, not examples or files.
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alpaca_cli.core.machine import cores
 from alpaca_cli.data import rouge_kernels as kernels
 
 Tokens = Sequence[str]
@@ -296,7 +298,7 @@ class _Texts:
                 hits=np.zeros(1024, np.int64),
                 counts=np.zeros(4, np.int64),
             )
-            for _ in range(threads or len(os.sched_getaffinity(0)))
+            for _ in range(threads or cores())
         ]
 
     def __len__(self) -> int:
