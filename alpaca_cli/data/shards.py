@@ -1,15 +1,20 @@
 """Dedup of a corpus in shards, cut into tasks that share nothing but files.
 
-    count   a task per shard   how often each word occurs; lengths and digests of the texts
+    count   a task per shard   texts in numbers of the shard's own; how many texts have each word
     order   one task           words by frequency; equal texts found; texts grouped into blocks
-    encode  a task per shard   texts as numbers, a file per block
+    encode  a task per shard   texts in the numbers of all shards, one block after another
     join    as many as wanted  similar pairs of two blocks at a time, by the index of one machine
     keep    one task           the decisions, from the pairs
     write   a task per shard   rows that stay, unchanged; rows that go, with why
 
 Decisions are those of `alpaca_cli.data.duplicates` on one machine. Every pair of texts belongs to
 exactly one pair of blocks, of texts of similar length, so no frequent word can make one task
-large: the work of a word is spread over all tasks. A block is what a task holds in memory.
+large: the work of a word is spread over all tasks.
+
+Memory beyond the program itself, measured with instructions of 23 words: `count` and `write`
+eleven times their shard (unzipped), `order` 170 bytes for each row of the corpus and `keep` 80,
+`join` up to 3 KB for each text of a block: 1.5 GB for the largest. All similar pairs are found and
+stored, 16 bytes each, so n texts that are all alike and none equal take 8 n² bytes of disk.
 
 Every file is written whole or not at all, and the same bytes whenever it is written again; who
 runs the tasks, and where, is not known here (`alpaca_cli.stages.dedup_shards`).
@@ -17,37 +22,37 @@ runs the tasks, and where, is not known here (`alpaca_cli.stages.dedup_shards`).
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import heapq
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import ceil, isqrt
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alpaca_cli.core.errors import DataError
-from alpaca_cli.core.files import (
-    atomic_file,
-    digest,
-    json_line,
-    read_json,
-    write_json,
-    write_text,
-)
+from alpaca_cli.core.files import atomic_file, digest, json_line, read_json, write_json, write_text
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings import Dedup
 from alpaca_cli.data.formats import read_placed
 from alpaca_cli.data.rouge import tokenize
 from alpaca_cli.data.rouge_index import PairIndex, Words, in_index_order, stays_by_pairs
 from alpaca_cli.data.rouge_kernels import Batch, fewest_common
+from alpaca_cli.data.shard_files import refuse_several_in_a_row, stem, write_kept
 from alpaca_cli.data.texts import key_text
 
 STAGES = ("count", "order", "encode", "join", "keep", "write")
+
 BLOCK = 500_000  # most texts of a block
+JOINED = 4  # pairs of blocks for each task of the join, about
+PIECE = 1 << 20  # pairs that are read at once
+
+# A similar pair as stored, rows of the corpus; 2**32 rows are more than `order` can hold.
+PAIR = np.dtype([("earlier", np.uint32), ("later", np.uint32), ("score", np.float64)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Plan:
 
     Attributes:
         folder: where the tasks' files are; every task must see it under this name.
-        shards: the files that are deduplicated, in order; .jsonl, .jsonl.gz or .parquet.
+        shards: the files that are deduplicated, in order.
         against: files whose rows are compared with, and not written.
         digests: sha256 of each of these files.
         joins: tasks of the join.
@@ -81,12 +86,18 @@ class Plan:
         counts = {"order": 1, "keep": 1, "join": self.joins, "write": len(self.shards)}
         return counts.get(stage, len(self.files))
 
+    def results(self, task: int) -> tuple[Path, Path]:
+        """The files of the rows of a shard that stay and that go."""
+        name = Path(self.shards[task]).name
+        return self.output / name, self.output / "dropped" / f"{stem(name)}.jsonl"
+
 
 def run_task(plan: Plan, stage: str, task: int) -> None:
     """Do task number `task` of a stage; the stages before it are done.
 
     Raises:
-        DataError: an input is malformed, or is not the file that was planned for.
+        DataError: an input is malformed, is not the file that was planned for, or is a shard
+            with several examples in a line.
     """
     if stage == "count":
         _count(plan, task)
@@ -116,17 +127,20 @@ def _file(plan: Plan, stage: str, task: int, suffix: str) -> Path:
     return plan.folder / stage / f"{task:05}.{suffix}"
 
 
-def _read_shard(plan: Plan, name: str) -> list[tuple[str, Example]]:
+def _read_file(plan: Plan, name: str) -> list[tuple[str, Example]]:
     if digest(Path(name)) != plan.digests[name]:
         raise DataError(f"{name}: changed while it was deduplicated", hint="run the command again")
     return read_placed(name)
 
 
 def _count(plan: Plan, task: int) -> None:
-    """The shard's texts in numbers of its own, and how many texts have each word."""
+    """The file's texts in numbers of its own, and how many texts have each word."""
     settings = plan.settings
+    placed = _read_file(plan, plan.files[task])
+    if task >= len(plan.against):
+        refuse_several_in_a_row(Path(plan.files[task]), [place for place, _ in placed])
     words = Words()
-    texts = (key_text(example, settings.key) for _, example in _read_shard(plan, plan.files[task]))
+    texts = (key_text(example, settings.key) for _, example in placed)
     batch = words.encode(tokenize(text, settings.tokenizer) for text in texts)
     names = words.names()
     _save(
@@ -157,39 +171,62 @@ def _order(plan: Plan) -> None:
     lengths, digests = [], []
     for task in range(len(plan.files)):
         with np.load(_file(plan, "count", task, "npz")) as counted:
-            for name, count in zip(
+            for name, texts in zip(
                 _words(plan, task), counted["frequencies"].tolist(), strict=True
             ):
-                frequencies[name] += count
+                frequencies[name] += texts
             lengths.append(np.diff(counted["starts"]))
             digests.append(counted["digests"])
     ordered = sorted(frequencies, key=lambda name: (-frequencies[name], name))
-    write_text(plan.folder / "order/words", "\n".join(ordered))
+    ranks = {name: rank for rank, name in enumerate(ordered)}
+    for task in range(len(plan.files)):
+        numbers = np.array([ranks[name] for name in _words(plan, task)], np.int32)
+        _save_one(_file(plan, "order", task, "npy"), numbers)
     begins = np.cumsum([0, *map(len, lengths)])
-    length = np.concatenate(lengths)
-    first = _first_equal(np.concatenate(digests))
+    length, first = np.concatenate(lengths), _first_equal(np.concatenate(digests))
     if plan.settings.threshold >= 1:  # equal texts are not above it
         first = np.arange(len(first))
     first[length == 0] = np.flatnonzero(length == 0)
-    # Texts of one length are in one block or in neighbouring ones: most pairs of blocks hold
-    # texts too different in length to be similar, and are left out.
+    given = int(begins[len(plan.against)])
     compared = np.flatnonzero((first == np.arange(len(first))) & (length > 0))
-    compared = compared[np.argsort(length[compared], kind="stable")]
-    # About four pairs of blocks for each task of the join.
-    wanted = isqrt(8 * plan.joins) + 1
-    size = max(1, min(BLOCK, ceil(len(compared) / wanted)))
+    blocks = _cut(compared[compared < given], compared[compared >= given], length, plan.joins)
     block = np.full(len(length), -1, np.int32)
-    block[compared] = np.arange(len(compared)) // size
-    _save(plan.folder / "order/rows.npz", begins=begins, first=first, block=block)
-    blocks = [compared[start : start + size] for start in range(0, len(compared), size)]
+    for number, rows in enumerate(blocks):
+        block[rows] = number
+    _save(
+        plan.folder / "order/rows.npz",
+        begins=begins,
+        first=first,
+        block=block,
+        without_words=(length[given:] == 0).sum(),
+    )
     write_json(
         plan.folder / "order/blocks.json",
-        [[len(rows), int(length[rows[0]]), int(length[rows[-1]])] for rows in blocks],
+        [
+            [len(rows), int(length[rows[0]]), int(length[rows[-1]]), int(rows[0] < given)]
+            for rows in blocks
+        ],
     )
 
 
+def _cut(given: Any, others: Any, length: Any, joins: int) -> list[Any]:
+    """The rows of each block, by length, so that most pairs of blocks are too different in length
+    to hold similar texts; those of the given rows first.
+
+    Given rows are not compared with each other. Of a size that makes some pairs for each task.
+    """
+    pairs = JOINED * joins
+    size = ceil(sqrt(len(others) * (len(others) / 2 + len(given)) / pairs))
+    size = min(BLOCK, max(1, size, ceil(len(given) / pairs)))
+    blocks = []
+    for rows in (given, others):
+        ordered = rows[np.argsort(length[rows], kind="stable")]
+        blocks += [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    return blocks
+
+
 def _words(plan: Plan, task: int) -> list[str]:
-    text = _file(plan, "count", task, "words").read_text()
+    text = _file(plan, "count", task, "words").read_text("utf-8")
     return text.split("\n") if text else []
 
 
@@ -206,9 +243,8 @@ def _first_equal(digests: Any) -> Any:
 
 
 def _encode(plan: Plan, task: int) -> None:
-    """The shard's texts in the numbers of all shards, in the order of their blocks."""
-    ranks = {name: rank for rank, name in enumerate(_all_words(plan))}
-    rank = np.array([ranks[name] for name in _words(plan, task)], np.int32)
+    """The file's texts in the numbers of all files, in the order of their blocks."""
+    rank = np.load(_file(plan, "order", task, "npy"))
     with (
         np.load(_file(plan, "count", task, "npz")) as counted,
         np.load(plan.folder / "order/rows.npz") as rows,
@@ -217,23 +253,18 @@ def _encode(plan: Plan, task: int) -> None:
         block = rows["block"][begin:end]
         order = np.argsort(block, kind="stable")
         order = order[block[order] >= 0]
-        starts = counted["starts"]
-        chosen, cuts = _gather(starts, order)
+        chosen, cuts = _gather(counted["starts"], order)
         tokens, elements = rank[counted["tokens"][chosen]], rank[counted["elements"][chosen]]
     batch = in_index_order(tokens, elements, cuts)
     blocks = len(read_json(plan.folder / "order/blocks.json"))
-    _save_one(_file(plan, "encode", task, "tokens.npy"), batch.tokens)
-    _save_one(_file(plan, "encode", task, "elements.npy"), batch.elements)
-    _save(
-        _file(plan, "encode", task, "npz"),
-        rows=begin + order,
-        starts=batch.starts,
-        blocks=np.searchsorted(block[order], np.arange(blocks + 1)),
-    )
-
-
-def _all_words(plan: Plan) -> list[str]:
-    return (plan.folder / "order/words").read_text().split("\n")
+    for name, array in (
+        ("tokens", batch.tokens),
+        ("elements", batch.elements),
+        ("starts", batch.starts),
+        ("rows", begin + order),
+        ("blocks", np.searchsorted(block[order], np.arange(blocks + 1))),
+    ):
+        _save_one(_file(plan, "encode", task, f"{name}.npy"), array)
 
 
 def _gather(starts: Any, order: Any) -> tuple[Any, Any]:
@@ -244,23 +275,33 @@ def _gather(starts: Any, order: Any) -> tuple[Any, Any]:
 
 
 def _join(plan: Plan, task: int) -> None:
-    """All similar pairs of the task's pairs of blocks, as rows of the corpus."""
+    """All similar pairs of the task's pairs of blocks."""
     blocks = read_json(plan.folder / "order/blocks.json")
-    found: list[tuple[Any, Any]] = [(np.empty((2, 0), np.int64), np.empty(0))]
-    shares = _shares(blocks, plan.settings.threshold, plan.joins)
+    threshold = plan.settings.threshold
     loaded, index = -1, None
-    for one, other in shares[task]:
-        if index is None or loaded != one:
-            rows, batch = _load_block(plan, one)
-            index, loaded = PairIndex(batch, plan.settings.threshold, threads=1), one
-        if one == other:
-            found += [(rows[pairs], scores) for pairs, scores in index.within()]
-        else:
-            others, batch = _load_block(plan, other)
-            for pairs, scores in index.between(batch):
-                found.append((np.stack((others[pairs[0]], rows[pairs[1]])), scores))
-    pairs, scores = (np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
-    _save(_file(plan, "join", task, "npz"), pairs=pairs, scores=scores)
+    with atomic_file(_pairs_file(plan, task)) as file:
+        for one, other in _shares(blocks, threshold, plan.joins)[task]:
+            if index is None or loaded != one:
+                rows, batch = _load_block(plan, one)
+                index, loaded = PairIndex(batch, threshold, threads=1), one
+            if one == other:
+                for (first, second), scores in index.within():
+                    file.write(_as_pairs(rows[first], rows[second], scores))
+            else:
+                others, batch = _load_block(plan, other)
+                for (first, second), scores in index.between(batch):
+                    file.write(_as_pairs(others[first], rows[second], scores))
+
+
+def _pairs_file(plan: Plan, task: int) -> Path:
+    return _file(plan, "join", task, "pairs")
+
+
+def _as_pairs(one: Any, other: Any, scores: Any) -> bytes:
+    pairs = np.empty(len(scores), PAIR)
+    pairs["earlier"], pairs["later"] = np.minimum(one, other), np.maximum(one, other)
+    pairs["score"] = scores
+    return pairs.tobytes()
 
 
 def _shares(
@@ -269,57 +310,85 @@ def _shares(
     """The pairs of blocks of each task: those that can hold similar texts, evenly divided.
 
     Args:
-        blocks: size, shortest and longest text of each block, by length.
+        blocks: of each its size, its shortest and longest text, and whether its rows are given.
     """
     work = []
-    for one, (size, _, longest) in enumerate(blocks):
-        work.append((size * size // 2, one, one))
+    for one, (size, shortest, longest, given) in enumerate(blocks):
+        if not given:
+            work.append((size * size // 2, one, one))
         for other in range(one + 1, len(blocks)):
+            size_2, shortest_2, longest_2, given_2 = blocks[other]
             # The nearest lengths of the two are the likeliest to be similar.
-            if fewest_common(longest, blocks[other][1], threshold, True) <= longest:
-                work.append((size * blocks[other][0], one, other))
+            near, far = min(longest, longest_2), max(shortest, shortest_2)
+            alike = far <= near or fewest_common(near, far, threshold, True) <= near
+            if alike and not (given and given_2):
+                work.append((size * size_2, one, other))
     shares: list[list[tuple[int, int]]] = [[] for _ in range(joins)]
-    loads = [0] * joins
+    loads = [(0, task) for task in range(joins)]
     for load, one, other in sorted(work, reverse=True):
-        least = loads.index(min(loads))
-        loads[least] += load
-        shares[least].append((one, other))
+        least, task = loads[0]
+        heapq.heapreplace(loads, (least + load, task))
+        shares[task].append((one, other))
     return [sorted(share) for share in shares]
 
 
 def _load_block(plan: Plan, block: int) -> tuple[Any, Batch]:
     """The rows of a block, and their texts."""
-    rows, lengths = [], []
-    tokens: list[Any] = []
-    elements: list[Any] = []
+    parts: dict[str, list[Any]] = {"rows": [], "lengths": [], "tokens": [], "elements": []}
     for task in range(len(plan.files)):
-        with np.load(_file(plan, "encode", task, "npz")) as encoded:
-            begin, end = encoded["blocks"][block : block + 2]
-            rows.append(encoded["rows"][begin:end])
-            starts = encoded["starts"][begin : end + 1]
-        lengths.append(np.diff(starts))
-        for name, parts in (("tokens", tokens), ("elements", elements)):
-            stored = np.load(_file(plan, "encode", task, f"{name}.npy"), mmap_mode="r")
-            parts.append(stored[starts[0] : starts[-1]])
-    cuts = np.concatenate(([0], np.cumsum(np.concatenate(lengths))))
-    return np.concatenate(rows), Batch(np.concatenate(tokens), np.concatenate(elements), cuts)
+        stored = {
+            # Of a large file this reads a block's part.
+            name: np.load(_file(plan, "encode", task, f"{name}.npy"), mmap_mode="r")
+            for name in ("blocks", "rows", "starts", "tokens", "elements")
+        }
+        begin, end = stored["blocks"][block : block + 2]
+        starts = stored["starts"][begin : end + 1]
+        parts["rows"].append(stored["rows"][begin:end])
+        parts["lengths"].append(np.diff(starts))
+        for name in ("tokens", "elements"):
+            parts[name].append(stored[name][starts[0] : starts[-1]])
+    rows, lengths, tokens, elements = map(np.concatenate, parts.values())
+    return rows, Batch(tokens, elements, np.concatenate(([0], np.cumsum(lengths))))
 
 
 def _keep(plan: Plan) -> None:
     """The decision about every row, from all pairs."""
     with np.load(plan.folder / "order/rows.npz") as rows:
         first, begins = rows["first"], rows["begins"]
-    joined = [np.load(_file(plan, "join", task, "npz")) for task in range(plan.joins)]
-    pairs = np.concatenate([part["pairs"] for part in joined], axis=1)
-    scores = np.concatenate([part["scores"] for part in joined])
     given = int(begins[len(plan.against)])
-    stays = stays_by_pairs(first, pairs, scores, given)
+    found, pairs = _needed_pairs(plan, len(first))
+    ends = np.stack((pairs["earlier"], pairs["later"])).astype(np.int64)
+    stays = stays_by_pairs(first, ends, pairs["score"], given)
     _save(
         plan.folder / "keep/rows.npz",
         survivors=stays.survivors,
         scores=stays.scores,
-        pairs=len(scores),
+        pairs=found,
     )
+
+
+def _needed_pairs(plan: Plan, rows: int) -> tuple[int, Any]:
+    """How many pairs there are, and those that decide anything: not the many of large groups.
+
+    A row with no earlier one like it stays, so that what is like it goes; of two that go neither
+    is the other's survivor.
+    """
+    stays, goes = np.ones(rows, bool), np.zeros(rows, bool)
+    found = 0
+    for pairs in _all_pairs(plan):
+        stays[pairs["later"]] = False
+        found += len(pairs)
+    for pairs in _all_pairs(plan):
+        goes[pairs["later"][stays[pairs["earlier"]]]] = True
+    needed = [pairs[~(goes[pairs["earlier"]] & goes[pairs["later"]])] for pairs in _all_pairs(plan)]
+    return found, np.concatenate([np.empty(0, PAIR), *needed])
+
+
+def _all_pairs(plan: Plan) -> Iterator[Any]:
+    for task in range(plan.joins):
+        with open(_pairs_file(plan, task), "rb") as file:
+            while len(pairs := np.fromfile(file, PAIR, PIECE)):
+                yield pairs
 
 
 def _write(plan: Plan, task: int) -> None:
@@ -331,72 +400,28 @@ def _write(plan: Plan, task: int) -> None:
     with np.load(plan.folder / "keep/rows.npz") as decided:
         survivors = decided["survivors"][begins[place] : begins[place + 1]]
         scores = decided["scores"][begins[place] : begins[place + 1]]
-    examples = [example for _, example in _read_shard(plan, name)]
+    examples = [example for _, example in _read_file(plan, name)]
     stay = survivors < 0
-    _write_kept(Path(name), plan.output / Path(name).name, stay)
+    kept_file, dropped_file = plan.results(task)
+    write_kept(Path(name), kept_file, stay)
     dropped = []
     for row in np.flatnonzero(~stay).tolist():
         file = int(np.searchsorted(begins, survivors[row], side="right")) - 1
         known = file < len(plan.against)
-        other = survivors[row] - begins[file] + 1
-        dropped.append(
-            examples[row].to_row()
-            | {
-                "reason": "against" if known else "duplicate",
-                "row": f"{Path(name).name}#{row + 1}",
-                "duplicate_of": f"{Path(plan.files[file]).name}#{other}",
-                "score": float(scores[row]),
-            }
-        )
-    with atomic_file(plan.output / "dropped" / f"{Path(name).name.split('.')[0]}.jsonl") as out:
+        other = plan.files[file] if known else Path(plan.files[file]).name
+        why = {
+            "reason": "against" if known else "duplicate",
+            "row": f"{Path(name).name}#{row + 1}",
+            "duplicate_of": f"{other}#{survivors[row] - begins[file] + 1}",
+            "score": float(scores[row]),
+        }
+        dropped.append(_with_fields(examples[row], why).to_row())
+    with atomic_file(dropped_file) as out:
         out.writelines(map(json_line, dropped))
 
 
-def _write_kept(source: Path, target: Path, stay: Any) -> None:
-    """The rows that stay, unchanged: the very lines, or the very columns of a Parquet file.
-
-    Raises:
-        DataError: the file's rows are not its examples (seed tasks with several instances).
-    """
-    if source.suffix == ".parquet":
-        _write_kept_parquet(source, target, stay)
-        return
-    data = source.read_bytes()
-    zipped = data[:2] == b"\x1f\x8b"
-    if zipped:
-        data = gzip.decompress(data)
-    lines = [line for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
-    if len(lines) != len(stay):
-        raise DataError(
-            f"{source}: {len(lines):,} lines hold {len(stay):,} examples",
-            hint="a shard has an example in each line: alpaca seed FILE -o shard.jsonl makes it so",
-        )
-    kept = b"".join(line + b"\n" for line, keep in zip(lines, stay, strict=True) if keep)
-    with atomic_file(target) as file:
-        file.write(gzip.compress(kept, mtime=0) if zipped else kept)
-
-
-def _write_kept_parquet(source: Path, target: Path, stay: Any) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
-    shard = parquet.ParquetFile(source)
-    if shard.metadata.num_rows != len(stay):
-        raise DataError(
-            f"{source}: {shard.metadata.num_rows:,} rows hold {len(stay):,} examples",
-            hint="a shard has an example in each row",
-        )
-    codec = "none"
-    if shard.num_row_groups:
-        codec = shard.metadata.row_group(0).column(0).compression.lower()
-    begin = 0
-    with (
-        atomic_file(target) as file,
-        parquet.ParquetWriter(
-            file, shard.schema_arrow, compression="none" if codec == "uncompressed" else codec
-        ) as writer,
-    ):
-        for group in range(shard.num_row_groups):
-            rows = shard.read_row_group(group)
-            writer.write_table(rows.filter(pyarrow.array(stay[begin : begin + len(rows)])))
-            begin += len(rows)
+def _with_fields(example: Example, fields: dict[str, Any]) -> Example:
+    """The example with more fields; its own of these names are kept in `meta.replaced`."""
+    if replaced := {key: example.extra[key] for key in fields if key in example.extra}:
+        example = example.with_meta(replaced=replaced)
+    return replace(example, extra={**example.extra, **fields})

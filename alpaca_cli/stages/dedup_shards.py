@@ -5,11 +5,13 @@
 Decisions are those of `alpaca_cli.stages.dedup`; how they are cut into tasks is the business of
 `alpaca_cli.data.shards`, who runs them that of `alpaca_cli.stages.executors`. Work goes into
 OUT/work/<digest of inputs and settings>: a command that was cut short goes on there, and other
-inputs or settings begin anew.
+inputs or settings begin anew. Tasks read and write by the paths of this machine, so on several
+machines those paths must be on a disk that all of them share.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.util
 import json
@@ -21,17 +23,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alpaca_cli.core.errors import DataError, TryAgain, UsageError, missing_extra
-from alpaca_cli.core.files import digest, read_json, write_json
+from alpaca_cli.core import errors
+from alpaca_cli.core.errors import (
+    AlpacaError,
+    DataError,
+    ResourceError,
+    TryAgain,
+    UsageError,
+    missing_extra,
+)
+from alpaca_cli.core.files import digest, read_json, write_json, write_text
 from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Dedup
+from alpaca_cli.data.duplicates import MANY_WITHOUT_WORDS
 from alpaca_cli.data.formats import HUB
+from alpaca_cli.data.shard_files import SUFFIXES, stem
 from alpaca_cli.data.shards import STAGES, Plan, run_task
 
 Executor = Literal["local", "slurm", "ray"]
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-LAYOUT = 1  # of the work folder; a number of its own for each change
+LAYOUT = 2  # of the work folder; a number of its own for each change
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,7 @@ class Report:
     dropped: int
     duplicates: int
     against: int
+    without_words: int
     shards: int
     pairs: int
     threshold: float
@@ -80,58 +93,91 @@ def dedupe_shards(
         options: of datatrove's executor for Slurm or Ray.
 
     Raises:
-        UsageError: the files or settings are none for shards, or datatrove is not installed.
+        UsageError: the files or settings are none for shards, or a library is not installed.
         DataError: a file is missing, malformed, or changed on the way.
-        TryAgain: jobs are with Slurm; the same command later goes on.
+        TryAgain: jobs are with Slurm, and the same command later goes on; or another process is
+            writing into the folder.
         ResourceError: processes were killed again and again.
     """
     if importlib.util.find_spec("datatrove") is None:
         raise missing_extra("datatrove", "scale")
+    if executor == "local" and options:
+        raise UsageError("--executor-option is for slurm and ray; local has --tasks")
+    _refuse(files, settings, output)
     started = time.monotonic()
-    plan = _plan(files, settings, output, tasks)
-    _forget_missing_outputs(plan)
-    if executor == "slurm":
-        _with_slurm(plan, options)
-    else:
-        _here(plan, executor, tasks, options, progress)
-    report = _report(plan, executor, round(time.monotonic() - started, 2))
-    write_json(output / "report.json", asdict(report))
-    _remove_intermediates(plan)
+    with RunFolder(output / "work").lock():
+        plan = _plan(files, settings, progress, output, tasks)
+        _refuse_jobs(plan, executor)
+        _forget_missing_results(plan)
+        if executor == "slurm":
+            _with_slurm(plan, options)
+        else:
+            _here(plan, executor, tasks, options, progress)
+        report = _report(plan, executor, round(time.monotonic() - started, 2))
+        write_json(output / "report.json", asdict(report))
+        _clean_up(plan)
+    if report.without_words > MANY_WITHOUT_WORDS * report.read:
+        progress.warn(
+            f"{report.without_words:,} of {report.read:,} rows have no words for the "
+            f"{report.tokenizer} tokenizer and are like no other"
+        )
     return report
 
 
-def _plan(files: Sequence[str], settings: Dedup, output: Path, tasks: int) -> Plan:
-    """Refuse what shards cannot do; digest every file."""
-    names: dict[str, str] = {}
+def _refuse(files: Sequence[str], settings: Dedup, output: Path) -> None:
+    """UsageError for what shards cannot do."""
+    for key, wanted in (("keep", "first"), ("decontaminate", []), ("semantic", None)):
+        if getattr(settings, key) != wanted:
+            raise UsageError(
+                f"dedup.{key} does not go with --executor",
+                hint="alpaca dedup SHARD --decontaminate FILE -o OUT does that shard by shard"
+                if key == "decontaminate"
+                else "",
+            )
+    stems: dict[str, str] = {}
     for name in files:
         if name.startswith(HUB) or not name.endswith(SUFFIXES):
             raise UsageError(f"{name}: not a shard", hint=f"shards end in {', '.join(SUFFIXES)}")
-        if other := names.get(Path(name).name):
+        if other := stems.get(stem(Path(name).name)):
             raise UsageError(
                 f"{name} and {other}: two shards of one name", hint="results go by that name"
             )
-        names[Path(name).name] = name
-        if Path(name).resolve().parent == output.resolve():
-            raise UsageError(f"-o {output}: holds the shard {name}", hint="name another folder")
-    if settings.keep != "first" or settings.decontaminate:
-        raise UsageError(
-            "--executor keeps the first and does not decontaminate",
-            hint="alpaca dedup SHARD --decontaminate FILE -o OUT does that shard by shard",
-        )
-    # Tasks may run elsewhere: whole paths.
-    shards = [str(Path(name).resolve()) for name in files]
-    against = [str(Path(name).resolve()) for name in settings.against]
+        stems[stem(Path(name).name)] = name
+    results = {(output / Path(name).name).resolve() for name in files}
+    shards = {Path(name).resolve() for name in files}
+    for name in settings.against:
+        if name.startswith(HUB):
+            raise UsageError(f"--against {name}: tasks read files", hint="download it as one")
+        if Path(name).resolve() in shards:
+            raise UsageError(f"--against {name}: is one of the shards, nothing of it would stay")
+    for name in (*files, *settings.against):
+        if Path(name).resolve() in results:
+            raise UsageError(f"-o {output}: would overwrite {name}", hint="name another folder")
+
+
+def _plan(
+    files: Sequence[str], settings: Dedup, progress: Progress, output: Path, tasks: int
+) -> Plan:
+    """Digest every file; the plan, stored for the tasks."""
+    # Tasks may run elsewhere: whole paths. Not resolve(): a link's name tells what the file is.
+    shards = [str(Path(name).absolute()) for name in files]
+    against = [str(Path(name).absolute()) for name in settings.against]
+    digests = {}
+    with progress.task("digesting files", total=len(shards) + len(against)) as task:
+        for name in (*against, *shards):
+            digests[name] = digest(Path(name))
+            task.advance()
     key = {
         "layout": LAYOUT,
         "shards": shards,
         "against": against,
-        "digests": {name: digest(Path(name)) for name in (*against, *shards)},
-        "settings": settings.model_dump(mode="json"),
+        "digests": digests,
+        "settings": settings.model_dump(mode="json", include={"threshold", "key", "tokenizer"}),
         "joins": tasks,
-        "output": str(output.resolve()),
+        "output": str(output.absolute()),
     }
     stamp = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    folder = output.resolve() / "work" / stamp
+    folder = output.absolute() / "work" / stamp
     write_json(folder / "plan.json", key)
     return _load_plan(folder)
 
@@ -150,49 +196,90 @@ def _load_plan(folder: Path) -> Plan:
 
 
 def do_task(folder: str, stage: str, task: int) -> None:
-    """One task, in whichever process.
+    """One task, in whichever process. An error that a person can act on is stored as well, for
+    the command that comes back to Slurm's jobs.
 
     Raises:
         DataError: the stage before it is not done.
     """
-    from alpaca_cli.stages.executors import incomplete
-
     plan = _load_plan(Path(folder))
-    for before in STAGES[: STAGES.index(stage)]:
-        if incomplete(_logs(plan, before), plan.tasks(before)):
-            raise DataError(f"{folder}: {stage} was started before {before} was done")
-    run_task(plan, stage, task)
+    error_file = _error_file(plan, stage, task)
+    error_file.unlink(missing_ok=True)
+    try:
+        place = STAGES.index(stage)
+        if place and _incomplete(plan, STAGES[place - 1]):
+            raise DataError(f"{folder}: {stage} started before {STAGES[place - 1]} was done")
+        run_task(plan, stage, task)
+    except MemoryError:
+        raise ResourceError(
+            f"{stage}, task {task}: out of memory", hint="more --tasks make smaller blocks"
+        ) from None
+    except AlpacaError as error:
+        stored = {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
+        write_json(error_file, stored)
+        raise
 
 
 def _logs(plan: Plan, stage: str) -> Path:
     return plan.folder / stage / "logs"
 
 
-def _forget_missing_outputs(plan: Plan) -> None:
-    """Have results written again that are not there any more."""
-    for task, name in enumerate(plan.shards):
-        if not (plan.output / Path(name).name).is_file():
-            (_logs(plan, "write") / f"completions/{task:05}").unlink(missing_ok=True)
+def _marker(plan: Plan, stage: str, task: int) -> Path:
+    """The file that datatrove makes when a task is done."""
+    return _logs(plan, stage) / f"completions/{task:05}"
+
+
+def _error_file(plan: Plan, stage: str, task: int) -> Path:
+    return _logs(plan, stage) / f"errors/{task:05}.json"
+
+
+def _incomplete(plan: Plan, stage: str) -> list[int]:
+    """The tasks of a stage that are not done."""
+    tasks = range(plan.tasks(stage))
+    return [task for task in tasks if not _marker(plan, stage, task).is_file()]
+
+
+def _refuse_jobs(plan: Plan, executor: Executor) -> None:
+    """TryAgain when jobs of an earlier command are with Slurm, and this is not to ask for them."""
+    for stored in plan.folder.parent.glob("*/jobs.json"):
+        if executor == "slurm" and stored.parent == plan.folder:
+            continue
+        from alpaca_cli.stages.executors import queued
+
+        if running := queued(read_json(stored)["jobs"]):
+            raise TryAgain(
+                f"{plan.output}: Slurm jobs {', '.join(running.values())} of an earlier command "
+                "still write there",
+                hint="wait for them, scancel them, or name another -o FOLDER",
+            )
+
+
+def _forget_missing_results(plan: Plan) -> None:
+    """Have results written again that are not there any more, or are those of another plan."""
+    latest = plan.output / "work/latest"
+    ours = latest.is_file() and latest.read_text("utf-8") == plan.folder.name
+    for task in range(len(plan.shards)):
+        if not ours or not all(file.is_file() for file in plan.results(task)):
+            _marker(plan, "write", task).unlink(missing_ok=True)
+    write_text(latest, plan.folder.name)
 
 
 def _here(
     plan: Plan, executor: Executor, tasks: int, options: Mapping[str, Any], progress: Progress
 ) -> None:
     """Do all stages, one after another, while the command waits."""
-    from alpaca_cli.stages.executors import incomplete, run_local, run_ray, step
-
-    if executor == "local" and options:
-        raise UsageError("--executor-option is for slurm and ray; local has --tasks")
     for stage in STAGES:
         total, logs = plan.tasks(stage), _logs(plan, stage)
-        left = len(incomplete(logs, total))
+        left = len(_incomplete(plan, stage))
         if not left:
             continue
+        from alpaca_cli.stages.executors import run_local, run_ray, step
+
         with progress.task(f"{stage}, tasks", total=total) as task:
             task.set(total - left)
             work = step(do_task, str(plan.folder), stage)
             if executor == "local":
-                run_local(work, total, logs, min(tasks, left), task.advance)
+                run_local(work, total, logs, min(tasks, left), task.advance, progress.warn)
             else:
                 run_ray(work, total, logs, options, task.advance)
 
@@ -201,31 +288,53 @@ def _with_slurm(plan: Plan, options: Mapping[str, Any]) -> None:
     """Return when all is done; else submit what is left, or say how far it is.
 
     Raises:
-        TryAgain: always, unless all is done.
+        TryAgain: jobs are with Slurm.
+        ResourceError: the jobs of the last command ended and did nothing.
+        AlpacaError: a task ended in this error.
     """
-    from alpaca_cli.stages.executors import incomplete, queued, step, submit_slurm
-
     totals = {stage: plan.tasks(stage) for stage in STAGES}
-    left = sum(len(incomplete(_logs(plan, stage), total)) for stage, total in totals.items())
+    left = {stage: tasks for stage in STAGES if (tasks := _incomplete(plan, stage))}
+    count = sum(map(len, left.values()))
     if not left:
         return
+    from alpaca_cli.stages.executors import listed, queued, step, submit_slurm
+
     later = "the same command shows how far it is, and writes the report in the end"
     stored = plan.folder / "jobs.json"
-    jobs = read_json(stored) if stored.is_file() else {}
-    if jobs and (running := queued(jobs)):
-        done = sum(totals.values()) - left
+    last = read_json(stored) if stored.is_file() else None
+    if last and (running := queued(last["jobs"])):
+        done = sum(totals.values()) - count
+        shown = ", ".join(f"{stage} {job}" for stage, job in running.items())
         raise TryAgain(
-            f"{done:,} of {sum(totals.values()):,} tasks are done; with Slurm: "
-            + ", ".join(f"{stage} {job}" for stage, job in jobs.items() if job in running),
-            hint=later,
+            f"{done:,} of {sum(totals.values()):,} tasks are done; with Slurm: {shown}", hint=later
         )
+    if last:
+        stored.unlink()  # whatever is said now, the command after this one submits again
+        _raise_stored_error(plan, left)
+        if last["left"] == count:
+            stage, tasks = next(iter(left.items()))
+            raise ResourceError(
+                f"the Slurm jobs ended, and {stage} tasks {listed(tasks)} did not",
+                hint=f"killed, or out of time or memory? {_logs(plan, stage)}/slurm_logs tells. "
+                "The same command submits them again",
+            )
     work = {
         stage: (step(do_task, str(plan.folder), stage), total) for stage, total in totals.items()
     }
     jobs = submit_slurm(work, plan.folder, options)
-    write_json(stored, jobs)
-    listed = ", ".join(f"{stage} {job}" for stage, job in jobs.items())
-    raise TryAgain(f"submitted to Slurm: {listed}", hint=later)
+    write_json(stored, {"jobs": jobs, "left": count})
+    shown = ", ".join(f"{stage} {job}" for stage, job in jobs.items())
+    raise TryAgain(f"submitted to Slurm, {count:,} tasks: {shown}", hint=later)
+
+
+def _raise_stored_error(plan: Plan, left: Mapping[str, Sequence[int]]) -> None:
+    """Raise the error of the first task that ended in one."""
+    for stage, tasks in left.items():
+        for task in tasks:
+            if (stored := _error_file(plan, stage, task)).is_file():
+                error = read_json(stored)
+                stored.unlink()
+                raise getattr(errors, error["kind"])(error["message"], hint=error["hint"])
 
 
 def _report(plan: Plan, executor: str, seconds: float) -> Report:
@@ -234,6 +343,7 @@ def _report(plan: Plan, executor: str, seconds: float) -> Report:
         np.load(plan.folder / "keep/rows.npz") as decided,
     ):
         given = int(rows["begins"][len(plan.against)])
+        without_words = int(rows["without_words"])
         survivors = decided["survivors"][given:]
         pairs = int(decided["pairs"])
     dropped = int((survivors >= 0).sum())
@@ -244,6 +354,7 @@ def _report(plan: Plan, executor: str, seconds: float) -> Report:
         dropped=dropped,
         duplicates=dropped - against,
         against=against,
+        without_words=without_words,
         shards=len(plan.shards),
         pairs=pairs,
         threshold=plan.settings.threshold,
@@ -257,9 +368,16 @@ def _report(plan: Plan, executor: str, seconds: float) -> Report:
     )
 
 
-def _remove_intermediates(plan: Plan) -> None:
+def _clean_up(plan: Plan) -> None:
     """Delete what only unfinished work needs; logs, markers and decisions stay."""
     for stage in ("count", "encode", "join"):
         for file in (plan.folder / stage).glob("*.*"):
             file.unlink()
-    (plan.folder / "order/words").unlink(missing_ok=True)
+    for file in (plan.folder / "order").glob("*.npy"):
+        file.unlink()
+    (plan.folder / "jobs.json").unlink(missing_ok=True)
+    # Half-written ones of processes that were killed.
+    for task in range(len(plan.shards)):
+        for result in plan.results(task):
+            for file in result.parent.glob(f".{glob.escape(result.name)}.*.tmp"):
+                file.unlink()

@@ -2,23 +2,26 @@
 
 Importing this module needs the extra [scale]; only `alpaca_cli.stages.dedup_shards` does, and only
 when asked to. datatrove keeps a marker file for every task that is done, pickles the work for
-Slurm and submits it; what it lacks is added here: a task whose process was killed ends the stage
-with an error or is tried again (datatrove's own pools wait for it for ever), its log lines stay in
-its log files, and no process outlives the command. What a task does is not known here.
+Slurm and submits it; what it lacks is added here: a task whose process was killed is tried again
+(datatrove's own pools wait for it for ever), its log lines stay in its log files, and no process
+outlives the command. What a task does is not known here.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from inspect import signature
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ Work = Callable[[Any, int, int], None]  # (nothing, task, tasks): datatrove's fo
 
 TRIES = 3  # of a stage of which a process was killed
 ARRAY = 1000  # tasks of a Slurm job array; the default of MaxArraySize is one more
+RAY_OPTIONS = ("cpus_per_task", "mem_per_cpu_gb", "ray_remote_kwargs")  # those heeded here
 
 
 class Local(LocalPipelineExecutor):  # type: ignore[misc]
@@ -47,7 +51,16 @@ class Local(LocalPipelineExecutor):  # type: ignore[misc]
             BrokenProcessPool: a process was killed.
         """
         context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(self.workers, context, _enter_worker) as pool:
+        # Imported once, not in every process of every stage.
+        context.set_forkserver_preload(
+            [__name__, *(one.args[0].__module__ for one in self.pipeline)]
+        )
+        receiver, sender = context.Pipe(duplex=False)
+        with (
+            receiver,
+            sender,
+            ProcessPoolExecutor(self.workers, context, _enter_worker, (receiver,)) as pool,
+        ):
             waiting = [
                 pool.submit(self._run_for_rank, rank, 1) for rank in self.get_incomplete_ranks()
             ]
@@ -55,6 +68,9 @@ class Local(LocalPipelineExecutor):  # type: ignore[misc]
                 for future in as_completed(waiting):
                     future.result()
                     done()
+            except KeyboardInterrupt:
+                sender.close()  # tasks can take long: their processes leave now
+                raise
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -62,11 +78,11 @@ class Local(LocalPipelineExecutor):  # type: ignore[misc]
 class Ray(RayPipelineExecutor):  # type: ignore[misc]
     """Tasks of a Ray cluster, or of Ray on this machine."""
 
-    def run_tasks(self, done: Callable[[], None]) -> None:
+    def run_tasks(self, done: Callable[[], None], **resources: Any) -> None:
         """Do what is not done yet; `done` is called for each task. Ray tries lost ones again."""
         import ray
 
-        one = ray.remote(num_cpus=self.cpus_per_task, max_retries=TRIES - 1)(_run_one)
+        one = ray.remote(**resources)(_run_one)
         waiting = [one.remote(self, rank) for rank in self.get_incomplete_ranks()]
         while waiting:
             ready, waiting = ray.wait(waiting)
@@ -81,16 +97,14 @@ class Slurm(SlurmPipelineExecutor):  # type: ignore[misc]
         """No job for statistics: our tasks keep none."""
 
 
-def _enter_worker() -> None:
-    """Keep datatrove's lines out of the terminal, and leave when the command dies."""
+def _enter_worker(commands: Connection) -> None:
+    """Keep datatrove's lines out of the terminal, and leave when the command dies or says so."""
     sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the process's lifetime
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_with_command, args=(commands,), daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
+def _leave_with_command(commands: Connection) -> None:
+    commands.poll(None)  # nothing is ever sent: the other end is closed
     os._exit(1)
 
 
@@ -99,12 +113,14 @@ def _run_one(executor: Any, rank: int) -> None:
     executor._run_for_rank(rank, 1)
 
 
-def incomplete(folder: Path, tasks: int) -> list[int]:
-    """The tasks of a stage that are not done, by the markers in its log folder."""
-    return [task for task in range(tasks) if not (folder / f"completions/{task:05}").is_file()]
-
-
-def run_local(work: Work, tasks: int, folder: Path, workers: int, done: Callable[[], None]) -> None:
+def run_local(
+    work: Work,
+    tasks: int,
+    folder: Path,
+    workers: int,
+    done: Callable[[], None],
+    warn: Callable[[str], None],
+) -> None:
     """Do the tasks of one stage in processes of this machine; those done before are left out.
 
     Args:
@@ -115,40 +131,56 @@ def run_local(work: Work, tasks: int, folder: Path, workers: int, done: Callable
     """
     logger.remove()
     executor = Local([work], tasks=tasks, workers=workers, logging_dir=str(folder))
-    for tried in range(TRIES):
+    for tried in range(1, TRIES + 1):
         try:
             executor.run_tasks(done)
             return
         except BrokenProcessPool as error:
-            if tried + 1 == TRIES:
+            killed = f"a process of {folder.parent.name} was killed"
+            if tried == TRIES:
                 raise ResourceError(
-                    f"a process was killed, {TRIES} times in a row; unfinished: "
-                    f"tasks {_listed(incomplete(folder, tasks))} of {folder.parent.name}",
+                    f"{killed}, {TRIES} times in a row; unfinished: "
+                    f"tasks {listed(executor.get_incomplete_ranks())}",
                     hint="often memory ran out; fewer --tasks at once need less. "
                     "The same command goes on",
                 ) from error
+            warn(f"{killed}; its tasks are done again")
 
 
 def run_ray(
     work: Work, tasks: int, folder: Path, options: Mapping[str, Any], done: Callable[[], None]
 ) -> None:
-    """Do the tasks of one stage on Ray; those done before are left out."""
-    import ray
+    """Do the tasks of one stage on Ray; those done before are left out.
 
+    Raises:
+        UsageError: Ray is not installed, or has no option of this name.
+        ResourceError: Ray gave up.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise UsageError("--executor ray needs Ray", hint="pip install ray") from error
+    _refuse_unknown(Ray, "ray", options, RAY_OPTIONS)
     logger.remove()
     if not ray.is_initialized():
+        terminate = signal.getsignal(signal.SIGTERM)
         ray.init(log_to_driver=False, logging_level="ERROR")
-    executor = _make(Ray, "ray", [work], tasks, folder, options)
+        signal.signal(signal.SIGTERM, terminate)  # Ray's own ends in a stack trace
+    executor = Ray([work], tasks=tasks, logging_dir=str(folder))
+    cpus = options.get("cpus_per_task", 1)
+    resources = {"num_cpus": cpus, "max_retries": TRIES - 1, **options.get("ray_remote_kwargs", {})}
+    if "mem_per_cpu_gb" in options:
+        resources["memory"] = int(options["mem_per_cpu_gb"] * cpus * 2**30)
     try:
-        executor.run_tasks(done)
+        executor.run_tasks(done, **resources)
     except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, AlpacaError):
-            raise cause from error
+        if isinstance(error.cause, AlpacaError):
+            raise error.cause from error
         raise
     except ray.exceptions.RayError as error:
         raise ResourceError(
-            f"Ray lost tasks {_listed(incomplete(folder, tasks))} of {folder.parent.name}: {error}",
+            f"Ray lost tasks {listed(executor.get_incomplete_ranks())} of {folder.parent.name}: "
+            f"{error}",
             hint="the same command goes on",
         ) from error
 
@@ -167,7 +199,7 @@ def submit_slurm(
 
     Raises:
         UsageError: an option is missing or unknown, the folder's name has a space, or Slurm
-            refuses.
+            refuses; then none is submitted.
     """
     for name in ("partition", "time"):
         if name not in options:
@@ -175,6 +207,10 @@ def submit_slurm(
                 f"--executor slurm needs a {name}",
                 hint="--executor-option partition=NAME --executor-option time=HH:MM:SS",
             )
+    known = set(signature(Slurm.__init__).parameters)
+    _refuse_unknown(
+        Slurm, "slurm", options, known - {"self", "pipeline", "tasks", "logging_dir", "depends"}
+    )
     if any(letter.isspace() or letter == "%" for letter in str(folder)):
         raise UsageError(f"{folder}: Slurm cannot have a space or % in the name of this folder")
     if "SLURM_ARRAY_TASK_ID" in os.environ:
@@ -189,14 +225,18 @@ def submit_slurm(
             "qos": None,
             "tasks_per_job": -(-tasks // ARRAY),  # one array: the next stage waits for one only
             "env_command": f"export PATH={here}:$PATH",
-            "sbatch_args": {"kill-on-invalid-dep": "yes"},
             "requeue": False,
-            "depends": before,
-        } | dict(options)
-        executor = _make(Slurm, "slurm", [work], tasks, folder / name / "logs", given)
+            **options,
+            "sbatch_args": {"kill-on-invalid-dep": "yes", **options.get("sbatch_args", {})},
+        }
+        executor = Slurm(
+            [work], tasks=tasks, logging_dir=str(folder / name / "logs"), depends=before, **given
+        )
         try:
             executor.run()
         except (OSError, subprocess.CalledProcessError) as error:
+            if jobs:
+                subprocess.run(["scancel", *jobs.values()], check=False)
             raise UsageError(f"Slurm does not take the {name} job: {error}") from error
         if executor.job_id not in (None, -1):  # -1: all of its tasks are done
             jobs[name] = str(executor.job_id)
@@ -204,8 +244,12 @@ def submit_slurm(
     return jobs
 
 
-def queued(jobs: Mapping[str, str]) -> set[str]:
-    """Which of these Slurm jobs are waiting or running."""
+def queued(jobs: Mapping[str, str]) -> dict[str, str]:
+    """Which of these Slurm jobs are waiting or running: stage -> job id.
+
+    Raises:
+        UsageError: Slurm does not answer.
+    """
     try:
         shown = subprocess.run(
             ["squeue", "--me", "--noheader", "--format=%F"],
@@ -215,24 +259,29 @@ def queued(jobs: Mapping[str, str]) -> set[str]:
         )
     except (OSError, subprocess.CalledProcessError) as error:
         raise UsageError(f"Slurm does not answer: {error}") from error
-    return set(jobs.values()) & set(shown.stdout.split())
+    present = set(shown.stdout.split())
+    return {stage: job for stage, job in jobs.items() if job in present}
 
 
-def _make(
-    kind: Any, name: str, work: list[Work], tasks: int, folder: Path, options: Mapping[str, Any]
-) -> Any:
-    known = set(signature(kind.__init__).parameters) - {"self", "pipeline", "tasks", "logging_dir"}
-    for option in options:
+def _refuse_unknown(
+    kind: Any, name: str, options: Mapping[str, Any], known: Sequence[str] | set[str]
+) -> None:
+    """UsageError for an option that is unknown, or whose value is no number where one must be."""
+    for option, value in options.items():
         if option not in known:
             raise UsageError(
                 f"--executor-option {option}: {name} has none of this name"
                 f"{did_you_mean(option, known)}",
                 hint=f"one of {', '.join(sorted(known))}",
             )
-    return kind(work, tasks=tasks, logging_dir=str(folder), **options)
+        default = signature(kind.__init__).parameters[option].default
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if type(default) is int and not number:
+            raise UsageError(f"--executor-option {option}={value}: must be a number")
 
 
-def _listed(tasks: list[int]) -> str:
+def listed(tasks: Sequence[int]) -> str:
+    """The first of some task numbers, for a message."""
     shown = ", ".join(map(str, tasks[:10]))
     return shown if len(tasks) <= 10 else f"{shown}, … ({len(tasks):,})"
 
@@ -245,4 +294,5 @@ def step(function: Callable[..., None], *arguments: Any) -> Work:
 def _step(
     function: Callable[..., None], arguments: tuple[Any, ...], data: Any, task: int, tasks: int
 ) -> None:
+    logger.info("process {} on {}", os.getpid(), platform.node())
     function(*arguments, task)
