@@ -28,11 +28,13 @@ REQUIRED = (
     "pyyaml",
     "pydantic",
     "rapidfuzz",
+    "numba",
 )
 EXTRAS = {
     "report": ("matplotlib",),
     "web": ("gradio",),
     "scale": ("datatrove",),
+    "semantic": ("semhash",),
     "nlp": ("spacy",),
     "quant": ("bitsandbytes",),
 }

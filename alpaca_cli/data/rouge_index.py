@@ -79,7 +79,7 @@ class RougeIndex:
     def add(self, tokens: Tokens) -> int:
         """Store a text; returns its position, counted from 0."""
         position = len(self)
-        self._texts.add(self._words.encode([tokens]), 0, 1)
+        self._texts.add(in_index_order(self._words.read([tokens])), 0, 1)
         return position
 
     def nearest(self, tokens: Tokens) -> tuple[int, float] | None:
@@ -87,7 +87,7 @@ class RougeIndex:
 
         Of equally similar texts the earliest. A text without tokens is similar to nothing.
         """
-        batch = self._words.encode([tokens])
+        batch = in_index_order(self._words.read([tokens]))
         positions, scores = np.full(1, -1), np.empty(1)
         self._texts.nearest(batch, np.zeros(1, np.int64), positions, scores)
         return None if positions[0] < 0 else (int(positions[0]), float(scores[0]))
@@ -107,7 +107,7 @@ def first_stays(
         given: so many texts at the beginning stay, whatever they are like.
         threads: None for as many as there are cores. The result is the same.
     """
-    batch = _by_frequency(Words().encode(texts))
+    batch = _by_frequency(Words().read(texts))
     total = len(batch.starts) - 1
     store = _Texts(threshold, threads)
     store.add(batch, 0, given)
@@ -135,7 +135,7 @@ def nearest_others(
 
     Of equally similar ones the first; -1 and 0 where no other text has a word in common.
     """
-    batch = _by_frequency(Words().encode(texts))
+    batch = _by_frequency(Words().read(texts))
     total = len(batch.starts) - 1
     store = _Texts(0.0, threads)
     store.add(batch, 0, total)
@@ -156,7 +156,7 @@ def similar_pairs(
     Yields:
         int64 [2, n]: the earlier text of each pair and the later one; float64 [n]: their F1.
     """
-    yield from PairIndex(_by_frequency(Words().encode(texts)), threshold, threads=threads).within()
+    yield from PairIndex(_by_frequency(Words().read(texts)), threshold, threads=threads).within()
 
 
 class PairIndex:
@@ -222,8 +222,8 @@ class Words:
             names.append(key if isinstance(key, str) else f"{names[key[0]]}\t{key[1]}")
         return names
 
-    def encode(self, texts: Iterable[Tokens]) -> kernels.Batch:
-        """Token lists as numbers."""
+    def read(self, texts: Iterable[Tokens]) -> kernels.Batch:
+        """Token lists as numbers, elements in the order of the tokens."""
         number = self._numbers.__getitem__
         words, ends = array("i"), array("q", [0])
         for text in texts:
@@ -235,24 +235,23 @@ class Words:
         elements = tokens.copy()
         for place in np.flatnonzero(occurrence).tolist():
             elements[place] = number((int(tokens[place]), int(occurrence[place])))
-        return in_index_order(tokens, elements, starts)
+        return kernels.Batch(tokens, elements, starts)
 
 
 def _by_frequency(batch: kernels.Batch) -> kernels.Batch:
-    """The batch with other numbers: the most frequent word is 0."""
+    """The batch in index order with other numbers: the most frequent word is 0."""
     frequencies = np.bincount(batch.elements)
     ranks = np.empty(len(frequencies), np.int32)
     ranks[np.argsort(-frequencies, kind="stable")] = np.arange(len(ranks), dtype=np.int32)
-    return in_index_order(ranks[batch.tokens], ranks[batch.elements], batch.starts)
+    return in_index_order(kernels.Batch(ranks[batch.tokens], ranks[batch.elements], batch.starts))
 
 
-def in_index_order(tokens: Any, elements: Any, starts: Any) -> kernels.Batch:
-    """A batch whose texts have their elements in index order: highest number first."""
-    text = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    keys = text << 32 | (0x7FFFFFFF - elements)
+def in_index_order(batch: kernels.Batch) -> kernels.Batch:
+    """The batch with the elements of each text in index order: highest number first."""
+    text = np.repeat(np.arange(len(batch.starts) - 1), np.diff(batch.starts))
+    keys = text << 32 | (0x7FFFFFFF - batch.elements)
     keys.sort()
-    ordered = (0x7FFFFFFF - (keys & 0x7FFFFFFF)).astype(np.int32)
-    return kernels.Batch(tokens, ordered, starts)
+    return batch._replace(elements=(0x7FFFFFFF - (keys & 0x7FFFFFFF)).astype(np.int32))
 
 
 def _twins(batch: kernels.Batch, given: int) -> Ints:
@@ -382,9 +381,8 @@ class _Texts:
         """`kernels.search_all` for texts first..last-1 of the batch, on all threads."""
         self._make_room(batch)
 
-        def search(part: Ints, scratch: kernels.Scratch) -> list[tuple[Ints, Floats]]:
-            found, size = [], 4096
-            begin, end = int(part[0]), int(part[-1]) + 1
+        def search(begin: int, end: int, scratch: kernels.Scratch) -> Iterator[tuple[Ints, Floats]]:
+            size = 4096
             while begin < end:
                 pairs, scores = np.empty((2, size), np.int64), np.empty(size)
                 count, begin = kernels.search_all(
@@ -398,16 +396,18 @@ class _Texts:
                     pairs,
                     scores,
                 )
-                found.append((pairs[:, :count], scores[:count]))
-                size *= 2  # also when the pairs of one text alone did not fit
-            return found
+                yield pairs[:, :count], scores[:count]
+                if not count:  # the pairs of one text alone did not fit
+                    size *= 2
 
-        parts = [
-            part for part in np.array_split(np.arange(first, last), len(self._scratch)) if len(part)
-        ]
-        with ThreadPoolExecutor(len(parts)) as threads:
-            for found in threads.map(search, parts, self._scratch):
-                yield from found
+        if len(self._scratch) == 1:
+            yield from search(first, last, self._scratch[0])
+            return
+        cuts = np.linspace(first, last, len(self._scratch) + 1).astype(int).tolist()
+        with ThreadPoolExecutor(len(self._scratch)) as threads:
+            parts = threads.map(lambda *share: list(search(*share)), cuts, cuts[1:], self._scratch)
+            for part in parts:
+                yield from part
 
     def _make_room(self, batch: kernels.Batch) -> None:
         """Room for the words of the batch."""

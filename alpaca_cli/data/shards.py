@@ -26,7 +26,7 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, sqrt
 from pathlib import Path
@@ -38,6 +38,7 @@ from alpaca_cli.core.errors import DataError
 from alpaca_cli.core.files import atomic_file, digest, json_line, read_json, write_json, write_text
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings import Dedup
+from alpaca_cli.data.corpus import with_fields
 from alpaca_cli.data.formats import read_placed
 from alpaca_cli.data.rouge import tokenize
 from alpaca_cli.data.rouge_index import PairIndex, Words, in_index_order, stays_by_pairs
@@ -141,7 +142,7 @@ def _count(plan: Plan, task: int) -> None:
         refuse_several_in_a_row(Path(plan.files[task]), [place for place, _ in placed])
     words = Words()
     texts = (key_text(example, settings.key) for _, example in placed)
-    batch = words.encode(tokenize(text, settings.tokenizer) for text in texts)
+    batch = words.read(tokenize(text, settings.tokenizer) for text in texts)
     names = words.names()
     _save(
         _file(plan, "count", task, "npz"),
@@ -255,7 +256,7 @@ def _encode(plan: Plan, task: int) -> None:
         order = order[block[order] >= 0]
         chosen, cuts = _gather(counted["starts"], order)
         tokens, elements = rank[counted["tokens"][chosen]], rank[counted["elements"][chosen]]
-    batch = in_index_order(tokens, elements, cuts)
+    batch = in_index_order(Batch(tokens, elements, cuts))
     blocks = len(read_json(plan.folder / "order/blocks.json"))
     for name, array in (
         ("tokens", batch.tokens),
@@ -409,19 +410,13 @@ def _write(plan: Plan, task: int) -> None:
         file = int(np.searchsorted(begins, survivors[row], side="right")) - 1
         known = file < len(plan.against)
         other = plan.files[file] if known else Path(plan.files[file]).name
-        why = {
-            "reason": "against" if known else "duplicate",
-            "row": f"{Path(name).name}#{row + 1}",
-            "duplicate_of": f"{other}#{survivors[row] - begins[file] + 1}",
-            "score": float(scores[row]),
-        }
-        dropped.append(_with_fields(examples[row], why).to_row())
+        example = with_fields(
+            examples[row],
+            reason="against" if known else "duplicate",
+            row=f"{Path(name).name}#{row + 1}",
+            duplicate_of=f"{other}#{survivors[row] - begins[file] + 1}",
+            score=float(scores[row]),
+        )
+        dropped.append(example.to_row())
     with atomic_file(dropped_file) as out:
         out.writelines(map(json_line, dropped))
-
-
-def _with_fields(example: Example, fields: dict[str, Any]) -> Example:
-    """The example with more fields; its own of these names are kept in `meta.replaced`."""
-    if replaced := {key: example.extra[key] for key in fields if key in example.extra}:
-        example = example.with_meta(replaced=replaced)
-    return replace(example, extra={**example.extra, **fields})
