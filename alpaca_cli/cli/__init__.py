@@ -23,13 +23,15 @@ from rich.markup import escape
 from alpaca_cli import __version__
 from alpaca_cli.cli import chat, dedup, doctor, eval, generate, recipes, run, seed, stats, train
 from alpaca_cli.cli.options import runs_folder, stderr
-from alpaca_cli.core.errors import AlpacaError, Terminated
+from alpaca_cli.core.errors import AlpacaError, Terminated, TryAgain
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 a bug of ours · 2 usage or recipe wrong · 3 data wrong · "
     "4 stopped by a budget · 5 a gate failed · 6 teacher refused · 7 out of resources · "
     "75 try again later · 130/143 interrupted, the same command goes on."
 )
+
+ERROR = "[red]error:[/]"
 
 app = typer.Typer(
     name="alpaca",
@@ -65,7 +67,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
             sys.stdout.flush()
         except AlpacaError as error:
-            _say(str(error), error.hint)
+            # Nothing is wrong when the same command later can succeed.
+            label = "[yellow]not yet:[/]" if isinstance(error, TryAgain) else ERROR
+            _say(str(error), error.hint, label)
             raise SystemExit(error.exit_code) from None
         except KeyboardInterrupt as error:
             stderr().print("interrupted; the same command goes on from here")
@@ -84,9 +88,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _say(message: str, hint: str) -> None:
+def _say(message: str, hint: str, label: str = ERROR) -> None:
     console = stderr()
-    console.print(f"[red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    console.print(f"{label} {escape(message)}", soft_wrap=True, highlight=False)
     if hint:
         console.print(f"[dim]hint:[/] {escape(hint)}", soft_wrap=True, highlight=False)
 

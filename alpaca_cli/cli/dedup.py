@@ -211,7 +211,8 @@ def show_shards(report: ShardsReport) -> RenderableType:
         f"[bold]kept {report.kept:,} of {report.read:,}[/] in {report.shards:,} shards, dropped "
         f"{report.dropped:,}{against}",
         f"[dim]{escape(report.key)}, ROUGE-L above {report.threshold:g}, {report.tokenizer} "
-        f"tokenizer; {report.pairs:,} similar pairs; {report.seconds:,.1f} s[/]",
+        f"tokenizer; {report.pairs:,} similar pairs, {report.without_words:,} rows without words; "
+        f"{report.seconds:,.1f} s[/]",
         f"written: {escape(report.output)}",
         f"dropped: {escape(report.dropped_output)}",
     )
