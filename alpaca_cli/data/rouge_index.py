@@ -286,7 +286,7 @@ class _Texts:
             lists=np.zeros((256, 4), np.int64),
             free=np.full(64, -1, np.int64),
             entries=np.zeros(1024, np.int64),
-            marks=np.zeros(1024, np.uint64),
+            marks=np.zeros((1024, 2), np.uint64),
             sizes=np.zeros(4, np.int64),
         )
         self._scratch = [

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-WORDS = 4  # 64-bit words of a text's wide signature
+WORDS = 4  # of 64 bits, in a text's signature
 LONGEST = 0xFFFF  # longer texts count as this long where postings are scanned
 TEXTS, TOKENS, ENTRIES = 1, 2, 4
 START, USED, ROOM, NEWEST = 0, 1, 2, 3
@@ -48,7 +48,7 @@ class Store(NamedTuple):
             It begins with the next one.
         entries, marks: the postings, in the order of positions. An entry is position << 32 |
             length << 16 | rest, `rest` being the elements of the text from this one on, in index
-            order; its mark is the text's signature in 64 bits.
+            order; its mark, uint64 [2], is the text's signature folded to half its width.
         sizes: int64 [texts, slots of `entries` in use, tokens of the longest text, which arrays
             were too short for the next text: TEXTS | TOKENS | ENTRIES].
     """
@@ -171,23 +171,26 @@ def _set_needs(need: Any, length: int, longest: int, bound: float, strict: bool)
 
 
 @_compiled
-def _sign(elements: Any, wide: Any) -> Any:
-    """Set the bits of a text's wide signature; returns the narrow one."""
-    narrow = np.uint64(0)
-    wide[:] = 0
+def _sign(elements: Any, signature: Any) -> None:
+    """Set the bits of a text's signature, one for each element (two may share one)."""
+    signature[:] = 0
     for element in elements:
-        mixed = np.uint64(element) * np.uint64(0x9E3779B97F4A7C15)
-        narrow |= np.uint64(1) << (mixed >> np.uint64(58))
-        bit = mixed >> np.uint64(56)
-        wide[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
-    return narrow
+        bit = np.uint64(element) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(56)
+        signature[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
+
+
+@_compiled
+def _fold(signature: Any, mark: Any) -> None:
+    """The mark of a text with this signature: a bit for each element again, of half as many."""
+    mark[0] = signature[0] | signature[1]
+    mark[1] = signature[2] | signature[3]
 
 
 class Sought(NamedTuple):
     """A text that similar ones are sought for.
 
     Attributes:
-        narrow, wide: its signatures.
+        signature, mark: see `Store`.
         masks: uint64 [rows, words], for each of its tokens the places where it stands, a bit
             each; row 0 is empty.
         slots: for each token number its row in `masks`.
@@ -196,8 +199,8 @@ class Sought(NamedTuple):
     """
 
     length: Any
-    narrow: Any
-    wide: Any
+    signature: Any
+    mark: Any
     masks: Any
     slots: Any
     left: Any
@@ -219,9 +222,10 @@ def _prepare(tokens: Any, elements: Any, slots: Any) -> Sought:
         masks[row, place >> 6] |= np.uint64(1) << np.uint64(place & 63)
         if words > 1:
             left[row] += 1
-    wide = np.empty(WORDS, np.uint64)
-    narrow = _sign(elements, wide)
-    return Sought(len(tokens), narrow, wide, masks, slots, left, np.empty(words, np.uint64))
+    signature, mark = np.empty(WORDS, np.uint64), np.empty(2, np.uint64)
+    _sign(elements, signature)
+    _fold(signature, mark)
+    return Sought(len(tokens), signature, mark, masks, slots, left, np.empty(words, np.uint64))
 
 
 @_compiled
@@ -284,8 +288,8 @@ def _compare(store: Store, sought: Sought, position: int, enough: int, counts: A
     lacking, foreign = 0, 0
     for word in range(WORDS):
         theirs = store.signatures[position, word]
-        lacking += _bits(sought.wide[word] & ~theirs)
-        foreign += _bits(theirs & ~sought.wide[word])
+        lacking += _bits(sought.signature[word] & ~theirs)
+        foreign += _bits(theirs & ~sought.signature[word])
     if min(sought.length - lacking, len(text) - foreign) < enough:
         return 0
     if len(sought.left) and not _share(sought, text, enough):
@@ -301,12 +305,13 @@ def _sift(entries: Any, marks: Any, need: Any, mark: Any, length: int, rest: int
     Args:
         mark, length: of the text sought for; `rest` are its elements from this one on.
     """
-    found = 0
+    found, half, other_half = 0, mark[0], mark[1]
     for slot in range(len(entries)):
         # No branch: most postings are no hits, but which is hard to foretell.
         entry = entries[slot]
         hits[found] = entry
-        at_most = min(rest, entry & 0xFFFF, length - _bits(mark & ~marks[slot]))
+        lacking = _bits(half & ~marks[slot, 0]) + _bits(other_half & ~marks[slot, 1])
+        at_most = min(rest, entry & 0xFFFF, length - lacking)
         found += at_most >= need[(entry >> 16) & 0xFFFF]
     return found
 
@@ -369,7 +374,7 @@ def _find(
             stop = min(end, begin + len(scratch.hits))
             entries, marks = store.entries[begin:stop], store.marks[begin:stop]
             begin = stop
-            hits = _sift(entries, marks, need, sought.narrow, length, rest_here, scratch.hits)
+            hits = _sift(entries, marks, need, sought.mark, length, rest_here, scratch.hits)
             for hit in scratch.hits[:hits]:
                 position, enough = hit >> 32, need[(hit >> 16) & 0xFFFF]
                 if seen[position] == stamp or position == besides:
@@ -497,7 +502,8 @@ def _append(store: Store, number: int, entry: int, mark: Any) -> None:
             store.free[power] = old
         postings[START], postings[ROOM] = start, larger
     slot = postings[START] + used
-    store.entries[slot], store.marks[slot] = entry, mark
+    store.entries[slot] = entry
+    store.marks[slot] = mark
     postings[USED], postings[NEWEST] = used + 1, entry >> 32
 
 
@@ -549,6 +555,7 @@ def insert(store: Store, threshold: float, batch: Batch, first: int, last: int, 
     """Store texts first..last-1 of the batch; returns the next one, earlier than last when arrays
     are too short (see `Store.sizes`).
     """
+    mark = np.empty(2, np.uint64)
     for query in range(first, last):
         begin, end = batch.starts[query], batch.starts[query + 1]
         elements = batch.elements[begin:end]
@@ -561,7 +568,8 @@ def insert(store: Store, threshold: float, batch: Batch, first: int, last: int, 
         if store.sizes[3]:
             return query
         position = store.sizes[0]
-        mark = _sign(elements, store.signatures[position])
+        _sign(elements, store.signatures[position])
+        _fold(store.signatures[position], mark)
         for place in range(postings):
             rest = min(length - place, LONGEST)
             entry = position << 32 | min(length, LONGEST) << 16 | rest
