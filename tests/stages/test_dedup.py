@@ -102,7 +102,8 @@ def test_every_option_at_once(tmp_path: Path) -> None:
     assert all(0 < cost <= 10 for cost in report.pop("pairs").values())
     assert report == {
         "read": 5, "against_read": 1, "evaluation_read": 1, "kept": 2, "dropped": 3,
-        "duplicates": 1, "against": 1, "contaminated": 1, "exact": 0, "without_words": 0,
+        "duplicates": 1, "against": 1, "contaminated": 1, "semantic": 0, "exact": 0,
+        "without_words": 0,
         "threshold": 0.8, "key": "instruction", "tokenizer": "unicode", "keep": "quality",
         "groups": 2,
         "largest": [
