@@ -4,7 +4,8 @@ most of them.
 Texts are arrays of token numbers; `alpaca_cli.data.rouge_index` owns them and explains the order
 of the elements. Nothing here allocates more than a few words per token of one text, touches
 Python objects or knows what a text means; every function runs without the interpreter's lock.
-The machine code is kept on disk (numba's cache), so only the first run on a machine compiles.
+The machine code is kept on disk (numba's cache), so only the first run on a machine compiles. All
+is in one file: the cache of a function notices changes of its own file, not of those it calls.
 """
 
 from __future__ import annotations
