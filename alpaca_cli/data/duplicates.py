@@ -21,7 +21,7 @@ from alpaca_cli.core.settings import Dedup
 from alpaca_cli.data.contamination import FEWEST_WORDS, EvaluationTexts
 from alpaca_cli.data.rouge import Tokenizer, tokenize
 from alpaca_cli.data.rouge_index import Stays, first_stays
-from alpaca_cli.data.semantic import semantic_twins
+from alpaca_cli.data.semantic import load_encoder, semantic_twins
 from alpaca_cli.data.texts import key_text
 
 Name = Callable[[int], str]  # how a row is named in messages
@@ -98,9 +98,12 @@ def find_duplicates(
         name: of a row, for messages.
 
     Raises:
-        DataError: `settings.keep` names a field that is no number, or that no example has.
+        DataError: `settings.keep` names a field that is no number, or that no example has; or the
+            encoder of `settings.semantic` cannot be loaded.
+        UsageError: the extra that it needs is not installed.
     """
     preferred = preference(examples, settings.keep, name)
+    encoder = None if settings.semantic is None else load_encoder(settings.encoder)
     contaminated = _contaminated(examples, evaluation, settings, progress)
     gone = {found.row for found in contaminated}
     order = [row for row in preferred if row not in gone]
@@ -115,8 +118,15 @@ def find_duplicates(
         else:
             dropped.append(_dropped(row, survivor, score, text == texts[survivor], order, given))
     if settings.semantic is not None:
-        twins = _semantic(examples, kept, settings, progress)
-        kept = sorted({*kept} - {found.row for found in twins})
+        texts = [key_text(examples[row], settings.key) for row in kept]
+        with progress.task("comparing meanings", total=len(texts)) as task:
+            found = semantic_twins(texts, settings.semantic, encoder)
+            task.set(len(texts), f"{len(found):,} found")
+        twins = [
+            Dropped(kept[twin.text], "semantic", kept[twin.other], twin.score, False)
+            for twin in found
+        ]
+        kept = sorted({*kept} - {twin.row for twin in twins})
         dropped += twins
     dropped.sort(key=lambda found: found.row)
     return Outcome(sorted(kept), dropped, order, without_words, stays.counts)
@@ -234,21 +244,6 @@ def _contaminated(
                 task.set(row + 1, f"{len(found):,} found")
         task.set(len(examples), f"{len(found):,} found")
     return found
-
-
-def _semantic(
-    examples: Sequence[Example], rows: Sequence[int], settings: Dedup, progress: Progress
-) -> list[Dropped]:
-    """Those of the rows that mean nearly the same as an earlier one of them."""
-    if settings.semantic is None:
-        return []
-    texts = [key_text(examples[row], settings.key) for row in rows]
-    with progress.task("comparing meanings", total=len(texts)) as task:
-        twins = semantic_twins(texts, settings.semantic, settings.encoder)
-        task.set(len(texts), f"{len(twins):,} found")
-    return [
-        Dropped(rows[twin.text], "semantic", rows[twin.other], twin.score, False) for twin in twins
-    ]
 
 
 def _question(example: Example) -> str:

@@ -30,42 +30,47 @@ class Twin:
     score: float
 
 
-def semantic_twins(texts: Sequence[str], threshold: float, encoder: str) -> list[Twin]:
+def load_encoder(name: str) -> Any:
+    """A model2vec model.
+
+    Args:
+        name: its folder, or its name on the Hugging Face hub.
+
+    Raises:
+        UsageError: semhash is not installed.
+        DataError: the model cannot be loaded.
+    """
+    if importlib.util.find_spec("semhash") is None:
+        raise missing_extra("semhash", "semantic")
+    from model2vec import StaticModel
+
+    try:
+        return StaticModel.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"encoder {name}: cannot load: {first}",
+            hint="name a folder with a model2vec model, or one on the Hugging Face hub",
+        ) from error
+
+
+def semantic_twins(texts: Sequence[str], threshold: float, encoder: Any) -> list[Twin]:
     """The texts to drop so that no two that stay are nearer than the threshold, nearly.
 
     Of two the earlier one stays.
 
     Args:
         threshold: cosine, from 0 to 1; at least so near is the same.
-        encoder: a model2vec model: a folder, or a name on the Hugging Face hub.
-
-    Raises:
-        UsageError: semhash is not installed.
-        DataError: the encoder cannot be loaded.
+        encoder: what `load_encoder` returned.
     """
-    if importlib.util.find_spec("semhash") is None:
-        raise missing_extra("semhash", "semantic")
     from semhash import SemHash
 
     if not texts:
         return []
     records = [{"text": text, "position": str(number)} for number, text in enumerate(texts)]
-    index = SemHash.from_records(records, columns=["text"], model=_load(encoder))
+    index = SemHash.from_records(records, columns=["text"], model=encoder)
     twins = []
     for found in index.self_deduplicate(threshold=threshold).filtered:
         text, other = int(found.record["position"]), int(found.duplicate_of["position"])
         twins.append(Twin(text, other, min(1.0, float(found.score))))
     return sorted(twins, key=lambda twin: twin.text)
-
-
-def _load(encoder: str) -> Any:
-    from model2vec import StaticModel
-
-    try:
-        return StaticModel.from_pretrained(encoder)
-    except (OSError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"encoder {encoder}: cannot load: {first}",
-            hint="name a folder with a model2vec model, or one on the Hugging Face hub",
-        ) from error

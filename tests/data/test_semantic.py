@@ -14,7 +14,7 @@ from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings import Dedup
 from alpaca_cli.data.duplicates import differences, find_duplicates
-from alpaca_cli.data.semantic import Twin, semantic_twins
+from alpaca_cli.data.semantic import Twin, load_encoder, semantic_twins
 
 TEXTS = [
     "name a big animal",
@@ -49,10 +49,11 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_earlier_of_two_that_mean_the_same_stays(encoder: str) -> None:
-    twins = semantic_twins(TEXTS, 0.9, encoder)
+    model = load_encoder(encoder)
+    twins = semantic_twins(TEXTS, 0.9, model)
     assert [(twin.text, twin.other) for twin in twins] == [(1, 0), (3, 0)]
     assert all(twin.score > 0.99 for twin in twins)
-    assert semantic_twins([], 0.9, encoder) == []
+    assert semantic_twins([], 0.9, model) == []
     assert isinstance(twins[0], Twin)
 
 
@@ -72,6 +73,9 @@ def test_dedup_drops_them_after_the_exact_comparison(encoder: str) -> None:
     assert differences(examples, outcome, settings, progress, rows=9, seed=1) == []
 
 
-def test_an_encoder_that_is_not_there(tmp_path: Path) -> None:
+def test_an_encoder_that_is_not_there_ends_it_before_any_work(tmp_path: Path) -> None:
+    shown = StringIO()
+    settings = Dedup(semantic=0.9, encoder=str(tmp_path / "none"))
     with pytest.raises(DataError, match="cannot load"):
-        semantic_twins(TEXTS, 0.9, str(tmp_path / "none"))
+        find_duplicates([Example("x")], settings, Progress(Console(file=shown)))
+    assert "comparing" not in shown.getvalue()
