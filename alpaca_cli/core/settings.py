@@ -2,20 +2,18 @@
 
 These texts are the source of `alpaca recipes schema` and of the key reference in the docs. Types
 are lax on purpose (`"1e-5"` is a number); unknown keys are errors. Reading a recipe from files,
-flags and the environment is `alpaca_cli.core.recipe`.
+flags and the environment is `alpaca_cli.core.recipe`; the keys of `generate` have a file of their
+own, `alpaca_cli.core.settings_generate`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-
-class Section(BaseModel):
-    """Base of every section: frozen, strict about keys, fields documented by their docstrings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from alpaca_cli.core.section import Section
+from alpaca_cli.core.settings_generate import Generate
 
 
 class Seeds(Section):
@@ -26,164 +24,6 @@ class Seeds(Section):
 
     near_duplicate: float = Field(0.7, gt=0, le=1)
     """Lint: two instructions with a ROUGE-L F1 above this are near-duplicates."""
-
-
-class Price(Section):
-    """What a teacher costs, in USD per million tokens."""
-
-    input: float = Field(ge=0)
-    """Prompt tokens."""
-
-    cached_input: float | None = Field(None, ge=0)
-    """Prompt tokens served from the provider's cache; the input price when not given."""
-
-    output: float = Field(ge=0)
-    """Completion tokens."""
-
-
-class ProceduralTeacher(Section):
-    """The embedded teacher: no network, no key, answers that are computed."""
-
-    kind: Literal["procedural"] = "procedural"
-    """This teacher."""
-
-    mistakes: float = Field(0.02, ge=0, le=0.5)
-    """Share of items in which it makes a mistake that LLMs make (for parser and filters)."""
-
-    families: list[str] = []
-    """Task families it draws from; all of them when empty. `alpaca eval` asks the same ones."""
-
-
-class OpenAITeacher(Section):
-    """Any endpoint that speaks the OpenAI HTTP protocol."""
-
-    kind: Literal["openai"]
-    """This teacher."""
-
-    model: str
-    """Model name, as the endpoint calls it."""
-
-    base_url: str | None = None
-    """Endpoint, e.g. `http://127.0.0.1:8000/v1`; OpenAI's (or `OPENAI_BASE_URL`) when not given."""
-
-    api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key. The key itself is never in a recipe."""
-
-    protocol: Literal["auto", "chat-json", "chat-text", "completion"] = "auto"
-    """How tasks are asked for. `auto`: chat, JSON asked for in the prompt alone, which every
-    server understands; `chat-json`: the same with `response_format: json_object`; `chat-text`:
-    chat with numbered text; `completion`: the legacy endpoint, for base models. The parser
-    accepts every reply form in each."""
-
-    temperature: float = Field(1.0, ge=0, le=2)
-    """Sampling temperature; not sent when 1, the default everywhere."""
-
-    top_p: float = Field(1.0, gt=0, le=1)
-    """Nucleus sampling; not sent when 1."""
-
-    max_output_tokens: int = Field(8192, ge=1)
-    """Upper bound on the tokens of one reply, hidden reasoning included."""
-
-    extra_body: dict[str, Any] = {}
-    """Further fields of the request body, as the endpoint names them, e.g. `{reasoning_effort:
-    none}`, `{service_tier: flex}` or `{chat_template_kwargs: {enable_thinking: false}}`. A null
-    takes back a field that an extended recipe has set."""
-
-    timeout: float = Field(300, gt=0)
-    """Seconds to wait for one reply."""
-
-    max_attempts: int = Field(6, ge=1)
-    """How often one request is tried when the endpoint is overloaded or unreachable."""
-
-    price: Price | None = None
-    """Prices for the cost figures; unknown when not given."""
-
-
-def _teacher_tag(value: Any) -> Any:
-    """`kind`; without one the embedded teacher is meant, which is the default."""
-    if isinstance(value, dict):
-        return value.get("kind", "procedural")
-    return getattr(value, "kind", None)
-
-
-Teacher = Annotated[
-    Annotated[ProceduralTeacher, Tag("procedural")] | Annotated[OpenAITeacher, Tag("openai")],
-    Discriminator(
-        _teacher_tag,
-        custom_error_type="teacher_kind",
-        custom_error_message="must be a mapping whose kind is procedural or openai",
-    ),
-]
-
-
-class Filters(Section):
-    """Rules a candidate must pass before the novelty check; each rejection names its rule.
-
-    Always on, besides these: the rules of `alpaca seed` for single rows (empty or copied answer,
-    refusal, placeholder, leftover marker, damaged text, …).
-    """
-
-    min_words: int = Field(3, ge=0)
-    """Shortest instruction, in words. Source: Stanford Alpaca keeps more than 3."""
-
-    max_words: int = Field(150, ge=1)
-    """Longest instruction, in words. Source: Stanford Alpaca."""
-
-    max_output_words: int = Field(2000, ge=1)
-    """Longest output, in words."""
-
-    keywords: list[str] = []
-    """Instructions with one of these words or phrases are rejected, e.g. image, video, audio."""
-
-    openings: list[str] = []
-    """Instructions that begin with one of these phrases are rejected, e.g. Write a program."""
-
-    ascii_start: bool = False
-    """Instructions must begin with an ASCII letter or digit. Source: Stanford Alpaca."""
-
-
-class Generate(Section):
-    """Self-instruct: the teacher writes new tasks from a few demonstrations."""
-
-    target: int = Field(100, ge=1)
-    """How many examples to keep."""
-
-    tasks_per_request: int = Field(20, ge=1, le=200)
-    """New tasks asked for in one request."""
-
-    demonstrations: int = Field(3, ge=0, le=20)
-    """Seed tasks shown in one request. Source: Stanford Alpaca, 3."""
-
-    teacher: Teacher = ProceduralTeacher()
-    """Who writes the tasks."""
-
-    concurrency: int = Field(16, ge=1, le=1024)
-    """Requests in flight at once."""
-
-    novelty: float = Field(0.7, gt=0, le=1)
-    """A candidate whose ROUGE-L F1 with a seed or kept example is above this is rejected."""
-
-    novelty_key: Literal["instruction", "instruction+input"] = "instruction"
-    """The text that the novelty check compares."""
-
-    filters: Filters = Filters()
-
-    min_yield: float = Field(0.5, ge=0)
-    """Stop when the last 50 requests kept fewer examples than this per request: the teacher has
-    nothing new to say. 0 never stops."""
-
-    max_requests: int | None = Field(None, ge=1)
-    """Stop after this many requests."""
-
-    max_cost: float | None = Field(None, gt=0)
-    """USD. No request is sent whose worst case could take the spending above this; needs
-    `teacher.price`."""
-
-    @model_validator(mode="after")
-    def _cost_needs_a_price(self) -> Generate:
-        if self.max_cost is not None and getattr(self.teacher, "price", None) is None:
-            raise ValueError("max_cost needs teacher.price: without it spending is unknown")
-        return self
 
 
 class Dedup(Section):
@@ -202,10 +42,10 @@ class Dedup(Section):
     """Which of several similar examples stays: the `first`, the one with the `longest` output, or
     the one with the highest number in the field of this name (of the row or of its `meta`)."""
 
-    against: list[str] = []
+    against: list[str] = Field([])
     """Files of examples: what is like one of theirs is dropped."""
 
-    decontaminate: list[str] = []
+    decontaminate: list[str] = Field([])
     """Files of evaluation tasks: examples in which a question of theirs occurs are dropped."""
 
     ngram: int = Field(8, ge=1)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from alpaca_cli.core.records import Example
-from alpaca_cli.core.settings import Filters
+from alpaca_cli.core.settings_filters import Filters
 from alpaca_cli.data.lint import row_findings
 
 # The recipe has its own bounds on length.

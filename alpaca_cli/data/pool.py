@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alpaca_cli.core.records import Example
-from alpaca_cli.core.settings import Generate
+from alpaca_cli.core.settings_generate import Generate
 from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.parsing import Candidate, parse_reply
 from alpaca_cli.data.prompts import Request

@@ -18,7 +18,7 @@ from hashlib import blake2b, sha256
 from typing import Any, Literal
 
 from alpaca_cli.core.records import Example
-from alpaca_cli.core.settings import Generate, OpenAITeacher
+from alpaca_cli.core.settings_generate import Generate, OpenAITeacher
 
 Form = Literal["json", "text"]
 SEPARATOR = "###"
@@ -135,7 +135,7 @@ class RequestBuilder:
         def rank(example: Example) -> bytes:
             return blake2b(f"{self._seed}:{n}:{example.id}".encode(), digest_size=8).digest()
 
-        return heapq.nsmallest(self._settings.demonstrations, self._seeds, key=rank)
+        return heapq.nsmallest(self._settings.demonstrations.seed, self._seeds, key=rank)
 
 
 def prompt_version() -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alpaca_cli.core.errors import BudgetStop
-from alpaca_cli.core.settings import Price
+from alpaca_cli.core.settings_generate import Price
 from alpaca_cli.data.prompts import Request
 
 MILLION = 1_000_000

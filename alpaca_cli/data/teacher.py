@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from alpaca_cli.core.errors import TeacherError
-from alpaca_cli.core.settings import OpenAITeacher, ProceduralTeacher
+from alpaca_cli.core.settings_generate import OpenAITeacher, ProceduralTeacher
 from alpaca_cli.data.prompts import Request
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from alpaca_cli.core.settings import OpenAITeacher, Recipe
+from alpaca_cli.core.settings import Recipe
+from alpaca_cli.core.settings_generate import OpenAITeacher
 from alpaca_cli.data.prompts import RequestBuilder
 from alpaca_cli.data.seeds import load_seeds
 from alpaca_cli.stages.generate import FIRST_YIELD, spending_of

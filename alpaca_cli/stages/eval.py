@@ -22,7 +22,8 @@ from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import Fresh, RunFolder, StageFolder, newest_model
-from alpaca_cli.core.settings import Eval, ProceduralTeacher, Recipe
+from alpaca_cli.core.settings import Eval, Recipe
+from alpaca_cli.core.settings_generate import ProceduralTeacher
 from alpaca_cli.data.formats import HUB, read_examples
 from alpaca_cli.data.procedural import family_names
 from alpaca_cli.data.rouge import tokenize

@@ -29,7 +29,8 @@ from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.progress import Progress, Task
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import Fresh, RunFolder, StageFolder
-from alpaca_cli.core.settings import Generate, OpenAITeacher, Recipe
+from alpaca_cli.core.settings import Recipe
+from alpaca_cli.core.settings_generate import Generate, OpenAITeacher
 from alpaca_cli.data.dispatch import GRACE, Dispatcher, Row
 from alpaca_cli.data.pool import WINDOW, Answer, Pool
 from alpaca_cli.data.prompts import Request, RequestBuilder, prompt_version
@@ -150,7 +151,7 @@ def paid_settings(recipe: Recipe, seeds: Sequence[Example]) -> dict[str, Any]:
         "prompt": prompt_version(),
         "generate": {
             "tasks_per_request": settings.tasks_per_request,
-            "demonstrations": settings.demonstrations,
+            "demonstrations": settings.demonstrations.model_dump(mode="json"),
             "teacher": teacher,
         },
     }

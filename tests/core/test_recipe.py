@@ -10,7 +10,8 @@ import yaml
 
 from alpaca_cli.core.errors import UsageError
 from alpaca_cli.core.recipe import dump_recipe, find_recipe, load_recipe, shipped_recipes
-from alpaca_cli.core.settings import OpenAITeacher, ScratchModel
+from alpaca_cli.core.settings import ScratchModel
+from alpaca_cli.core.settings_generate import OpenAITeacher
 
 
 def write(path: Path, text: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from alpaca_cli.core.records import Example
-from alpaca_cli.core.settings import Filters, Generate
+from alpaca_cli.core.settings_filters import Filters
+from alpaca_cli.core.settings_generate import Generate
 from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.pool import Answer, Pool
 from alpaca_cli.data.procedural import draw, family_names

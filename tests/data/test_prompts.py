@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alpaca_cli.core.records import Example
-from alpaca_cli.core.settings import Generate
+from alpaca_cli.core.settings_generate import Generate
 from alpaca_cli.data.prompts import Request, RequestBuilder, prompt_version
 
 SEEDS = [

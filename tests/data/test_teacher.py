@@ -13,7 +13,8 @@ import pytest
 
 from alpaca_cli.core.errors import TeacherError
 from alpaca_cli.core.records import Example
-from alpaca_cli.core.settings import Filters, Generate, ProceduralTeacher
+from alpaca_cli.core.settings_filters import Filters
+from alpaca_cli.core.settings_generate import Generate, ProceduralTeacher
 from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.parsing import parse_reply
 from alpaca_cli.data.procedural import family_names

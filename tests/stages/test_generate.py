@@ -114,7 +114,7 @@ def test_a_free_setting_is_replayed_and_ends_as_if_set_at_once(
 def test_a_paid_setting_needs_fresh(tmp_path: Path) -> None:
     run(tmp_path, recipe())
     before = outputs(tmp_path)
-    with pytest.raises(UsageError, match=r"generate\.demonstrations: was 3, now 2"):
+    with pytest.raises(UsageError, match=r"generate\.demonstrations\.seed: was 3, now 2"):
         run(tmp_path, recipe(demonstrations=2))
     with pytest.raises(UsageError, match=r"generate\.teacher\.mistakes: was 0\.1, now 0\.2"):
         run(tmp_path, recipe(teacher={"mistakes": 0.2}))
