@@ -70,7 +70,7 @@ def generate(
     if estimate:
         from alpaca_cli.stages.estimate import estimate as estimated
 
-        plan = estimated(session.recipe)
+        plan = estimated(session.recipe, session.run)
         session.finish(plan, show_estimate(plan))
         return
     with session.locked():

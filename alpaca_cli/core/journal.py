@@ -1,8 +1,8 @@
 """An append-only JSONL journal that survives `kill -9`.
 
-Rows are on disk when `append` returns. A crash can tear the last line only; opening the journal
-cuts that line off, so every line read is whole. A broken line anywhere else is not a crash but
-damage, and is refused with its number.
+Rows are on disk when `append` returns, or with the next group where that is soon enough. A crash
+can tear the last line only; opening the journal cuts that line off, so every line read is whole.
+A broken line anywhere else is not a crash but damage, and is refused with its number.
 
 What the rows mean is the caller's business. One writer at a time: the run folder's lock sees to
 that.
@@ -11,6 +11,7 @@ that.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._writing = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Replies may hold private seeds: readable by the owner only.
@@ -41,21 +43,33 @@ class Journal:
         except OSError as error:
             raise disk_error(error, path) from error
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows with one fsync for all of them (a group commit).
+    def append(self, rows: Sequence[Mapping[str, Any]], *, sync: bool = True) -> None:
+        """Write rows with one fsync for all of them (a group commit). Threads may call it.
+
+        Args:
+            sync: False leaves the fsync to the next group: the rows survive `kill -9` at once,
+                but a power cut only then.
 
         Raises:
             ResourceError: the disk is full. The torn part is cut off; nothing earlier is lost.
         """
         data = b"".join(map(json_line, rows))
         try:
+            with self._writing:
+                self._write(data)
+            if sync:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+    def _write(self, data: bytes) -> None:
+        try:
             written = 0
             while written < len(data):
                 written += self._file.write(data[written:])
-            os.fsync(self._file.fileno())
-        except OSError as error:
+        except OSError:
             self._file.truncate(self._end)
-            raise disk_error(error, self.path) from error
+            raise
         self._end += len(data)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,13 @@ stays readable. Stages receive a `Progress` and print nothing on their own.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -24,6 +26,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 PLAIN_EVERY = 5.0  # seconds between plain lines
+LIVE_EVERY = 0.25  # seconds between two drawings of a view
 
 
 class Progress:
@@ -70,6 +73,34 @@ class Progress:
             finally:
                 task.close()
 
+    @contextmanager
+    def live(self, view: View) -> Iterator[Callable[[], None]]:
+        """Show a view while it lasts; yields what to call whenever time may have passed.
+
+        Nothing is drawn from another thread, so a view may read what the caller is changing.
+        """
+        if not self.quiet and self.console.is_terminal and not self.console.is_dumb_terminal:
+            with Live(
+                get_renderable=view.panel, console=self.console, auto_refresh=False, transient=True
+            ) as display:
+                yield _at_most_every(LIVE_EVERY, display.refresh)
+        else:
+            say = partial(_say_line, self, view)
+            try:
+                yield _at_most_every(PLAIN_EVERY, say)
+            finally:
+                say()
+
+
+class View(Protocol):
+    """Work that shows more than one bar: all of it on a terminal, a line in a log."""
+
+    def panel(self) -> RenderableType:
+        """What a terminal shows, drawn anew several times a second."""
+
+    def line(self) -> str:
+        """The same in one line."""
+
 
 class Task(Protocol):
     """A running piece of work."""
@@ -79,6 +110,23 @@ class Task(Protocol):
 
     def set(self, done: int, note: str | None = None) -> None:
         """Move to a number of steps done."""
+
+
+def _say_line(progress: Progress, view: View) -> None:
+    progress.info(view.line())
+
+
+def _at_most_every(seconds: float, show: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls `show`, but not more often than this."""
+    shown = time.monotonic()
+
+    def tick() -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= seconds:
+            show()
+            shown = time.monotonic()
+
+    return tick
 
 
 class LiveTask:
@@ -128,15 +176,15 @@ class PlainTask:
             parts[0] += f"/{self._total:,}"
             if 0 < self._done < self._total:
                 left = seconds / self._done * (self._total - self._done)
-                parts.append(f"about {_duration(left)} left")
-        parts.append(_duration(seconds))
+                parts.append(f"about {duration(left)} left")
+        parts.append(duration(seconds))
         if self._note:
             parts.append(self._note)
         self._progress.info(" · ".join(parts))
         self._shown = now
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`7s`, `3m05s`, `2h07m`."""
     whole = int(seconds)
     if whole < 60:

@@ -16,9 +16,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from string import punctuation, whitespace
 from typing import Literal
 
 from alpaca_cli.core.records import Example
+from alpaca_cli.data.leftovers import leftover_marker, merged_record
+from alpaca_cli.data.refusals import asks_for_material, refusal
 from alpaca_cli.data.rouge import tokenize
 from alpaca_cli.data.rouge_index import RougeIndex
 from alpaca_cli.data.texts import plain
@@ -111,33 +115,75 @@ def row_findings(example: Example) -> Iterator[tuple[str, str]]:
         yield "empty-instruction", "the instruction is empty"
     if not example.output.strip():
         yield "empty-output", "the output is empty"
-    else:
-        for field in ("input", "instruction"):
-            if example.output.strip() == getattr(example, field).strip():
-                yield "answer-repeats-question", f"the output is the {field}, word for word"
     yield from _length(example)
-    says_none = _NO_INPUT.fullmatch(example.input.strip())
+    yield from content_findings(example)
+
+
+def content_findings(example: Example) -> Iterator[tuple[str, str]]:
+    """Rule and reason of what is wrong with the texts of a row, one rule after the other.
+
+    Lengths and empty fields aside, which have bounds of their own in a recipe.
+    """
+    if repeated := _repeats_question(example):
+        yield "answer-repeats-question", repeated
+    says_none = _says_none(example)
+    names = ("instruction", "output") if says_none else ("instruction", "input", "output")
+    fields = [(name, getattr(example, name)) for name in names]
+    for name, text in fields:
+        if label := merged_record(text, example.instruction):
+            yield "merged-records", f"{name} holds a second task, at {_quote(label)}"
+    for name, text in fields:
+        if mark := leftover_marker(text):
+            yield "leftover-marker", f"{name} holds {_quote(mark)}"
     if says_none:
         yield "placeholder-input", f"input says {_quote(example.input)} instead of being empty"
-    for name in ("instruction", "output") if says_none else ("instruction", "input", "output"):
-        text = getattr(example, name)
-        if found := _MARKER.search(text):
-            yield "leftover-marker", f"{name} holds {_quote(found[0])}"
+    for name, text in fields:
         # An answer may be a template with [insert date]; a question may not.
-        if filler := _FILLER.fullmatch(text.strip()) or (name != "output" and _INSERT.search(text)):
-            yield "placeholder", f"{name} holds {_quote(filler[0])}"
+        filler = "" if _ABOUT_DOTS.search(example.instruction) else _filler(text.strip())
+        if not filler and name != "output" and not _ABOUT_TEMPLATES.search(example.instruction):
+            found = _INSERT.search(text)
+            filler = found[0] if found else ""
+        if filler:
+            yield "placeholder", f"{name} holds {_quote(filler)}"
+    for name, text in fields:
         if broken := _broken_text(text):
             yield "damaged-text", f"{name} holds {broken}"
     if _URL.fullmatch(example.input.strip()) and not _ABOUT_LINKS.search(example.instruction):
         yield "link-as-input", "the input is only a link, which a model cannot open"
-    if found := _REFUSAL.match(example.output.strip()):
-        yield "refusal", f"the output begins with {_quote(found[0])}"
-    if example.output.count("```") % 2:
-        yield "unclosed-code", "a ``` block in the output is not closed: cut off?"
     if not example.input.strip() and (words := _refers_to_missing(example.instruction)):
         yield "missing-input", f"the instruction says {_quote(words)}, and there is no input"
+    elif words := asks_for_material(example):
+        yield "missing-input", f"the output asks for material: {_quote(words)}"
+    if words := refusal(example):
+        yield "refusal", f"the output begins with {_quote(words)}"
+    if example.output.count("```") % 2 and len(_FENCE.findall(example.output)) % 2:
+        yield "unclosed-code", "a ``` block in the output is not closed: cut off?"
     if scripts := _other_script(example):
         yield "script-mix", "the question is in {} script, the output in {}".format(*scripts)
+
+
+def _repeats_question(example: Example) -> str:
+    """Which part of the question the output is, and nothing more; empty when it says more.
+
+    One unchanged word is a right answer to much that can be asked about a word, and so is an
+    unchanged text where the instruction leaves it open whether there is anything to change.
+    """
+    instruction, input = example.instruction.strip(), example.input.strip()
+    output = example.output.strip()
+    if not output:
+        return ""
+    if output == input:
+        if len(output.split()) == 1 and len(output) < 20:
+            return ""
+        if _MAY_STAY.search(instruction):
+            return ""
+        return "the output is the input, word for word"
+    asked = instruction.rstrip(".:!?。：！？ ")
+    if asked and output.startswith(asked):
+        rest = output[len(asked) :].lstrip(".:!?。：！？ \n")
+        if rest == input or not re.search(r"\w", rest):
+            return "the output is the instruction, word for word"
+    return ""
 
 
 def _quote(text: str) -> str:
@@ -156,31 +202,31 @@ def _length(example: Example) -> Iterator[tuple[str, str]]:
         yield "long-output", f"the output has {words} words, more than {MAX_OUTPUT_WORDS}"
 
 
-# What prompts and chat formats leave behind when a reply is cut in the wrong place.
-_MARKER = re.compile(
-    r"""^[ \t]*\#{2,}[ \t]*(?:Instruction|Input|Output|Response)s?[ \t]*:   # Alpaca
-      | ^[ \t]*\d{1,3}\.[ \t]*Instruction[ \t]*:                           # self-instruct lists
-      | ^[ \t]*Instruction[ \t]*:.*\n(?:.*\n)*?[ \t]*(?:Output|Response)[ \t]*:  # a whole record
-      | <no[ _]?input>
-      | <\|[A-Za-z0-9_]{2,32}\|>                                            # ChatML, Llama 3, GPT
-      | \A<s>(?!.*</s>) | (?<!\S)</s>\s*\Z | \[/?INST\] | <</?SYS>>          # Llama 2
-      | <(?:start|end)_of_turn>                                             # Gemma
-    """,
-    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
-)
-
 # Only what nobody writes on purpose: letters hold [Your Name], code to complete holds TODO.
-_FILLER = re.compile(
-    r"""\W*(?:lorem[ ]ipsum\b.* | todo | tbd | xxx+ | \.\.\. | …)\W*
-      | [\[<{](?:your|my|the)?[ _-]?
-        (?:instruction|input|output|response|answer|text)[^\]>}\n]*[\]>}]
-    """,
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+# XXX is also 30, "todo" Spanish, "..." the letter S in Morse code.
+_FILLER = re.compile(r"(?i:lorem ipsum\b).*|TODO|TBD|tbd|[xX]{4,}", re.DOTALL)
+_ABOUT_DOTS = re.compile(r"morse|ellips|\bdots?\b|punctuat|periods", re.IGNORECASE)
+_FILLER_IN_BRACKETS = re.compile(
+    r"[\[<{](?:your|my|the)?[ _-]?"
+    r"(?:instruction|input|output|response|answer|text)[^\]>}\n]*[\]>}]",
+    re.IGNORECASE,
 )
-_INSERT = re.compile(r"[\[<{](?:insert|enter|paste)[ _-][^\]>}\n]{1,60}[\]>}]", re.IGNORECASE)
+_EDGES = f"{punctuation}{whitespace}…“”‘’«»"
+_INSERT = re.compile(r"[\[<{](?:insert|enter|paste)[ _-][^\]>}\n=\"']{1,60}[\]>}]", re.IGNORECASE)
+_ABOUT_TEMPLATES = re.compile(r"placeholder|template|fill(?:ed)? in|blanks?\b|form letter", re.I)
+_MAY_STAY = re.compile(
+    r"\b(?:if|whether|unless|any|where|necessary|needed|already|otherwise)\b|如果|是否|任何", re.I
+)
+_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _NO_INPUT = re.compile(
-    r"[<(\[]?(?:no[ _-]?input(?: (?:is )?(?:needed|required|necessary))?|not? applicable|n/?a|none|"
-    r"null|nil|empty|无|无输入|没有输入)[>)\]]?[.。]?",
+    r"[<(\[]?(?:no[ _-]?input(?: (?:is )?(?:needed|required|necessary))?|not? applicable|n/?a|"
+    r"无输入|没有输入)[>)\]]?[.。]?",
+    re.I,
+)
+_MAY_BE_INPUT = re.compile(r"[<(\[]?(?:none|null|nil|empty|无)[>)\]]?[.。]?", re.I)
+_ABOUT_WORDS = re.compile(
+    r"\b(?:words?|terms?|given|following|inputs?|values?|keywords?|types?|literals?|below|above|"
+    r"synonyms?|antonyms?|opposite|define|definition|spell|translate|rhymes?)\b|词|字|翻译",
     re.I,
 )
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.I)
@@ -189,16 +235,24 @@ _ABOUT_LINKS = re.compile(
     r"class\b|query|encod|decod|shorten|request|html|hyperlink",
     re.I,
 )
-_SORRY = r"(?:(?:I[’']?m|I am) (?:very )?sorry,? (?:but )?|Sorry,? (?:but )?|Unfortunately, )"
-_CANNOT = r"I (?:can ?not|can[’']t|am unable to|am not able to)"
-_REFUSAL = re.compile(
-    rf"{_SORRY}?as an AI\b[^,.]{{0,30}}, (?:{_CANNOT}|I (?:do not|don[’']t) have)\b"
-    rf"|{_SORRY}{_CANNOT} (?:assist|help|fulfil|provide|generate|create|access|answer|open|view)\b"
-    rf"|{_SORRY}I (?:do not|don[’']t) have (?:access|the ability|enough)\b"
-    rf"|{_CANNOT} (?:assist|fulfil|comply|help you|help with)\b"
-    r"|(?:很?抱歉|对不起)[，,]?但?(?:作为(?:一个|一名)?(?:AI|人工智能)|我(?:无法|不能))",
-    re.I,
-)
+
+
+def _says_none(example: Example) -> bool:
+    """Whether the input says that there is none. "Empty" may be the word that is asked about."""
+    input = example.input.strip()
+    if _MAY_BE_INPUT.fullmatch(input):
+        return not _ABOUT_WORDS.search(example.instruction)
+    return _NO_INPUT.fullmatch(input) is not None
+
+
+def _filler(text: str) -> str:
+    """The text when all of it stands in for one; empty when it does not."""
+    if _FILLER_IN_BRACKETS.fullmatch(text):
+        return text
+    core = text.strip(_EDGES)
+    if core:
+        return text if _FILLER.fullmatch(core) else ""
+    return text if "..." in text or "…" in text else ""
 
 
 def _broken_text(text: str) -> str:
@@ -302,9 +356,14 @@ def _script(text: str, at_least: int) -> tuple[str, set[str]] | None:
 
 
 def _letter_scripts(text: str) -> Iterable[str]:
-    for character in text:
-        if character.isascii():
-            if character.isalpha():
-                yield "Latin"
-        elif character.isalpha():
-            yield _SCRIPTS.get(unicodedata.name(character, "?").split()[0], "other")
+    return filter(None, map(_script_of, text))
+
+
+@lru_cache(maxsize=1 << 16)
+def _script_of(character: str) -> str:
+    """The script of a letter, `other` for one that is not listed; empty for what is no letter."""
+    if not character.isalpha():
+        return ""
+    if character.isascii():
+        return "Latin"
+    return _SCRIPTS.get(unicodedata.name(character, "?").split()[0], "other")

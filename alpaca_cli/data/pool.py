@@ -14,9 +14,9 @@ from typing import Any
 
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_generate import Generate
+from alpaca_cli.data.demonstrations import Outcome
 from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.parsing import Candidate, parse_reply
-from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.rouge import tokenize
 from alpaca_cli.data.rouge_index import RougeIndex
 from alpaca_cli.data.texts import key_text, plain
@@ -26,39 +26,69 @@ WINDOW = 50  # requests over which the yield is watched
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The teacher's answer to one request, as journalled; `failed` says why there is none."""
+    """The teacher's answer to one request, as journalled.
 
+    Attributes:
+        n: the request's number.
+        demonstrations, asked, opening, mode: of the request: ids of the tasks shown, how many new
+            ones were asked for, what the prompt had begun, and in which mode of asking.
+        failed: why there is no reply.
+    """
+
+    n: int
+    demonstrations: tuple[str, ...] = ()
+    asked: int = 1
+    opening: str = ""
+    mode: str = ""
     text: str = ""
     finish_reason: str | None = None
     model: str | None = None
     failed: str = ""
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Answer:
+        """The answer in a row of the journal, of kind `reply` or `failed`."""
+        failed = row["text"] if row["kind"] == "failed" else ""
+        return cls(
+            n=row["n"],
+            demonstrations=tuple(row["demonstrations"]),
+            asked=row["tasks"],
+            opening=row.get("opening", ""),
+            mode=row["mode"],
+            text="" if failed else row["text"],
+            finish_reason=row.get("finish_reason"),
+            model=row.get("model"),
+            failed=failed,
+        )
+
 
 class Pool:
     """Kept and rejected examples so far.
+
+    Args:
+        prompt: what the teacher is told beside the demonstrations; no candidate may repeat it.
 
     Attributes:
         kept, rejected: JSON rows in the order of their requests; rejected ones have `reason` and
             `detail`.
         requests, failed: requests judged, and those of them that have no reply.
         candidates: tasks found in the replies, one for a reply in which nothing was found.
+        outcomes: what became of each request judged.
+        unparsed: replies in a row, up to the last, in which no whole task was found.
     """
 
-    def __init__(self, settings: Generate, seeds: Sequence[Example]) -> None:
+    def __init__(self, settings: Generate, seeds: Sequence[Example], prompt: str = "") -> None:
         self.kept: list[dict[str, Any]] = []
         self.rejected: list[dict[str, Any]] = []
-        self.requests = self.failed = self.candidates = 0
+        self.outcomes: list[Outcome] = []
+        self.requests = self.failed = self.candidates = self.unparsed = 0
+        self.reasons: Counter[str] = Counter()
         self._settings = settings
-        self._filter = make_filter(settings.filters)
+        self._filter = make_filter(settings.filters, prompt)
         self._novelty = Novelty(settings)
         self._recent: deque[int] = deque(maxlen=WINDOW)
         for seed in seeds:
             self._novelty.add(seed)
-
-    @property
-    def reasons(self) -> Counter[str]:
-        """How many candidates were rejected for which reason."""
-        return Counter(row["reason"] for row in self.rejected)
 
     @property
     def full(self) -> bool:
@@ -78,20 +108,49 @@ class Pool:
             and sum(self._recent) < self._settings.min_yield * WINDOW
         )
 
-    def judge(self, request: Request, answer: Answer) -> None:
-        """Take the next request's answer; requests come in their order, without gaps."""
+    def promising(self, answer: Answer) -> dict[int, Example]:
+        """The candidates of an answer that pass the filters, by item: what a judge is shown."""
+        if answer.failed:
+            return {}
+        found = {}
+        for item, candidate in enumerate(_parsed(answer)):
+            example = Example(candidate.instruction, candidate.input, candidate.output)
+            if not candidate.fault and self._filter(example) is None:
+                found[item] = example
+        return found
+
+    def judge(self, answer: Answer, scores: Mapping[int, float | None] | None = None) -> None:
+        """Take the next request's answer; requests come in their order, without gaps.
+
+        Args:
+            scores: a judge's scores of the promising candidates by item, None where it gave none;
+                without them nothing is judged.
+        """
         before = len(self.kept)
         self.requests += 1
         if answer.failed:
             self.failed += 1
         else:
-            found = parse_reply(answer.text, answer.finish_reason, request.opening)
+            found = _parsed(answer)
             self.candidates += len(found)
+            whole = any(not candidate.fault for candidate in found)
+            self.unparsed = 0 if whole else self.unparsed + 1
             for item, candidate in enumerate(found):
-                self._place(candidate, f"g-{request.n}-{item}", _origin(request, item, answer))
-        self._recent.append(len(self.kept) - before)
+                meta = _origin(answer, item)
+                if scores is not None and scores.get(item) is not None:
+                    meta["score"] = scores[item]
+                self._place(candidate, f"g-{answer.n}-{item}", meta, scores)
+        kept = len(self.kept) - before
+        self._recent.append(kept)
+        self.outcomes.append(Outcome(answer.demonstrations, answer.asked, kept))
 
-    def _place(self, candidate: Candidate, id: str, meta: Mapping[str, Any]) -> None:
+    def _place(
+        self,
+        candidate: Candidate,
+        id: str,
+        meta: Mapping[str, Any],
+        scores: Mapping[int, float | None] | None,
+    ) -> None:
         example = Example(candidate.instruction, candidate.input, candidate.output, id, meta)
         verdict: tuple[str, str] | None
         if self.full:
@@ -100,6 +159,8 @@ class Pool:
             verdict = candidate.fault, candidate.detail
         else:
             verdict = self._filter(example)
+        if verdict is None and scores is not None:
+            verdict = self._scored(meta.get("score"))
         if verdict is None and (nearest := self._novelty.nearest(example)) is not None:
             other, score = nearest
             example = example.with_meta(nearest={"id": other, "score": round(score, 4)})
@@ -109,8 +170,21 @@ class Pool:
             self.kept.append(example.to_row())
         else:
             reason, detail = verdict
+            self.reasons[reason] += 1
             rejected = replace(example, extra={"reason": reason, "detail": detail})
             self.rejected.append(rejected.to_row())
+
+    def _scored(self, score: float | None) -> tuple[str, str] | None:
+        judge = self._settings.judge
+        if score is None:
+            return "not_judged", "the judge gave no score"
+        if judge is not None and score < judge.threshold:
+            return "judged_low", f"scored {score:g}, below {judge.threshold:g}"
+        return None
+
+
+def _parsed(answer: Answer) -> list[Candidate]:
+    return parse_reply(answer.text, answer.finish_reason, answer.opening)
 
 
 class Novelty:
@@ -140,11 +214,11 @@ class Novelty:
             self._index.add(tokenize(text))
 
 
-def _origin(request: Request, item: int, answer: Answer) -> dict[str, Any]:
+def _origin(answer: Answer, item: int) -> dict[str, Any]:
     return {
-        "request": request.n,
+        "request": answer.n,
         "item": item,
-        "demonstrations": list(request.demonstrations),
+        "demonstrations": list(answer.demonstrations),
         "teacher": answer.model,
         "finish_reason": answer.finish_reason,
     }

@@ -1,28 +1,42 @@
 """The requests sent to a teacher: rules, demonstrations, and how many new tasks to write.
 
-Request n is a pure function of (recipe, n, seeds): nothing that happened in a run, no clock and no
-shared random state has a say, so a run can be cut anywhere and go on with the same requests. The
-part that never changes comes first, where prompt caches of providers and servers find it.
+Request n is a pure function of (recipe, n, demonstrations, mode of asking): no clock and no shared
+random state has a say, so a run can be cut anywhere and go on with the same requests. The part
+that never changes comes first, where prompt caches of providers and servers find it.
 
-How a request travels is the teacher's business, what comes back is `alpaca_cli.data.parsing`'s.
+How a request travels is the teacher's business, what comes back is `alpaca_cli.data.parsing`'s;
+which demonstrations are shown, `alpaca_cli.data.demonstrations`'.
 """
 
 from __future__ import annotations
 
-import heapq
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b, sha256
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_generate import Generate, OpenAITeacher
+from alpaca_cli.data.prompt_file import PromptText, fill, load_prompt
+from alpaca_cli.data.spending import Most
 
-Form = Literal["json", "text"]
+Mode = Literal["json_schema", "json_object", "json", "text", "completion"]
 SEPARATOR = "###"
 NO_INPUT = "<noinput>"
+
+# What a protocol tries, best first. JSON costs fewer tokens a task than numbered text, and is the
+# form in which a task cannot run into the next.
+MODES: Mapping[str, tuple[Mode, ...]] = {
+    "auto": ("json_schema", "json_object", "text"),
+    "chat-json": ("json_schema", "json_object", "json"),
+    "chat-text": ("text",),
+    "completion": ("completion",),
+}
+SMALLEST = 4  # how often a request that does not fit the context is made smaller
 
 RULES = """\
 You write training tasks for an assistant that follows instructions in text.
@@ -61,6 +75,20 @@ write {NO_INPUT} where a task needs no input:
 1. Output:
 …"""
 
+_TASK = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("instruction", "input", "output")},
+    "required": ["instruction", "input", "output"],
+    "additionalProperties": False,
+}
+# The subset of JSON Schema that every provider takes: no bounds, everything required.
+SCHEMA = {
+    "type": "object",
+    "properties": {"tasks": {"type": "array", "items": _TASK}},
+    "required": ["tasks"],
+    "additionalProperties": False,
+}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -69,10 +97,12 @@ class Request:
     Attributes:
         n: position in the run, from 0.
         tasks: how many new tasks are asked for.
-        demonstrations: ids of the seed tasks shown.
-        body: protocol, model, messages or prompt, and sampling. It determines the reply's
+        demonstrations: ids of the tasks shown.
+        body: mode, model, messages or prompt, and sampling. It determines the reply's
             distribution; where it is sent and how often is not part of it.
         opening: what the end of the prompt has begun and the reply only continues.
+        shrink: how often it was made smaller to fit the context.
+        note: what the journal keeps of the request beside its hash.
     """
 
     n: int
@@ -80,6 +110,13 @@ class Request:
     demonstrations: tuple[str, ...]
     body: Mapping[str, Any]
     opening: str = ""
+    shrink: int = 0
+    note: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> Mode:
+        mode: Mode = self.body["mode"]
+        return mode
 
     @cached_property
     def hash(self) -> str:
@@ -94,63 +131,141 @@ class Request:
             return str(self.body["prompt"])
         return "\n\n".join(message["content"] for message in self.body["messages"])
 
+    @cached_property
+    def most(self) -> Most:
+        """The most that one attempt can be billed for.
+
+        A token is at least one byte of the prompt; the few that a chat template adds are far
+        fewer than the bytes that longer tokens save. Endpoints count the schema, too.
+        """
+        schema = len(json.dumps(SCHEMA)) if self.mode == "json_schema" else 0
+        return Most(len(self.text.encode()) + schema, self.body.get("max_output_tokens", 0))
+
+    @property
+    def likely_prompt_tokens(self) -> int:
+        """A guess for plans and quotas: four bytes are a token."""
+        return self.most.prompt // 4
+
 
 class RequestBuilder:
-    """Builds request n of a run.
+    """Builds the requests of a run.
 
     Args:
         settings: the recipe's `generate` section.
-        seed: the recipe's `seed`.
-        seeds: the seed tasks, each with its own id.
+
+    Attributes:
+        modes: the modes of asking that the protocol allows, best first.
+
+    Raises:
+        UsageError: the recipe's prompt file cannot be used.
     """
 
-    def __init__(self, settings: Generate, seed: int, seeds: Sequence[Example]) -> None:
-        self._settings, self._seed, self._seeds = settings, seed, seeds
+    def __init__(self, settings: Generate) -> None:
+        self._tasks = settings.tasks_per_request
         self._sampling = _sampling(settings)
+        teacher = settings.teacher
+        self.modes: tuple[Mode, ...] = ("json",)
+        if isinstance(teacher, OpenAITeacher):
+            self.modes = MODES[teacher.protocol]
+        self._own: PromptText | None = None
+        if settings.prompt != "default":
+            wanted = settings.demonstrations
+            self._own = load_prompt(Path(settings.prompt), wanted.seed + wanted.pool > 0)
 
-    def __call__(self, n: int) -> Request:
-        shown = self._demonstrations(n)
-        tasks = self._settings.tasks_per_request
-        protocol = self._sampling["protocol"]
+    def __call__(
+        self, n: int, shown: Sequence[Example], mode: Mode | None = None, shrink: int = 0
+    ) -> Request:
+        """Request n.
+
+        Args:
+            shown: its demonstrations, each with an id.
+            mode: how tasks are asked for; the best mode when not given.
+            shrink: 0, or how often the request was too long for the context: half the tasks and
+                half the room for the reply each time; see `fewer` for the demonstrations.
+        """
+        mode = mode or self.modes[0]
+        tasks = max(1, self._tasks >> shrink)
+        sampling = dict(self._sampling)
+        if "max_output_tokens" in sampling:
+            sampling["max_output_tokens"] = max(1, sampling["max_output_tokens"] >> shrink)
         opening = ""
-        if protocol == "completion":
-            opening = f"{len(shown) + 1}. Instruction:"
-            prompt = _document(shown, tasks) + opening
+        if mode == "completion":
+            prompt = self._document(shown, tasks)
             last = len(shown) + tasks
             # Not "\n21." alone, which stands inside answers with numbered lists, too.
             stop = [f"\n{SEPARATOR}\n{last + 1}.", f"\n{last + 1}. Instruction"]
             body: dict[str, Any] = {"prompt": prompt, "stop": stop}
+            begun = _BEGUN.search(prompt)
+            opening = begun[0] if begun else ""
         else:
-            form: Form = "text" if protocol == "chat-text" else "json"
-            body = {"messages": _messages(shown, tasks, form)}
-        identifiers = tuple(str(example.id) for example in shown)
-        return Request(n, tasks, identifiers, self._sampling | body, opening)
+            body = {"messages": self._messages(shown, tasks, mode)}
+        names = tuple(str(example.id) for example in shown)
+        return Request(n, tasks, names, {"mode": mode} | sampling | body, opening, shrink)
 
-    def _demonstrations(self, n: int) -> list[Example]:
-        """The seeds that rank first by a hash of (seed, n, id).
+    def wording(self) -> str:
+        """A short digest of everything said: journals made with another one are not continued."""
+        example = Example("instruction", "input", "output")
+        said = [self._messages([example], 2, mode) for mode in ("json", "text")]
+        text = json.dumps([said, self._document([example], 2), SCHEMA])
+        return sha256(text.encode()).hexdigest()[:12]
 
-        A hash, and not `random.sample`, because its order is the same in every Python version.
-        """
+    @property
+    def rules(self) -> str:
+        """What the teacher is told beside the demonstrations; no candidate may repeat it."""
+        if self._own is not None:
+            return f"{self._own.system}\n{self._own.user}"
+        return f"{RULES}\n{JSON_FORM}\n{TEXT_FORM}"
 
-        def rank(example: Example) -> bytes:
-            return blake2b(f"{self._seed}:{n}:{example.id}".encode(), digest_size=8).digest()
+    def _messages(self, shown: Sequence[Example], tasks: int, mode: Mode) -> list[dict[str, str]]:
+        json_form = mode != "text"
+        form = JSON_FORM if json_form else TEXT_FORM
+        given = render_json(shown) if json_form else render_text(shown)
+        if self._own is not None:
+            system, user = self._filled(self._own, shown, tasks, given, form)
+        else:
+            system, user = f"{RULES}\n\n{form}", _wish(given if shown else "", tasks)
+        messages = [{"role": "system", "content": system}] if system else []
+        return [*messages, {"role": "user", "content": user}]
 
-        return heapq.nsmallest(self._settings.demonstrations.seed, self._seeds, key=rank)
+    def _document(self, shown: Sequence[Example], tasks: int) -> str:
+        """One text for a base model to go on with; ends where a new task begins."""
+        given = render_text(shown)
+        if self._own is not None:
+            parts = self._filled(self._own, shown, tasks, given, TEXT_FORM)
+            return "\n\n".join(filter(None, parts))
+        listed = f"{given}\n{SEPARATOR}\n" if shown else ""
+        return (
+            f"{RULES}\n\n{TEXT_FORM}\n\n"
+            f"List of {len(shown) + tasks} tasks, the last {tasks} new tasks unlike those before:"
+            f"\n\n{listed}{len(shown) + 1}. Instruction:"
+        )
+
+    def _filled(
+        self, prompt: PromptText, shown: Sequence[Example], tasks: int, given: str, form: str
+    ) -> tuple[str, str]:
+        values = {
+            "tasks": str(tasks),
+            "demonstrations": given if shown else "",
+            "form": form,
+            "next": str(len(shown) + 1),
+            "total": str(len(shown) + tasks),
+        }
+        return fill(prompt.system, values), fill(prompt.user, values)
 
 
-def prompt_version() -> str:
-    """A short digest of the wording: journals made with another one cannot be continued."""
-    example = Example("instruction", "input", "output")
-    forms = [_messages([example], 2, "json"), _messages([example], 2, "text")]
-    return sha256(json.dumps([forms, _document([example], 2)]).encode()).hexdigest()[:12]
+def fewer(shown: Sequence[Example], shrink: int) -> Sequence[Example]:
+    """The demonstrations of a request that was made smaller: one fewer from the second time on."""
+    return shown[: max(1, len(shown) - max(0, shrink - 1))]
+
+
+_BEGUN = re.compile(r"^\d+\. Instruction:\Z", re.MULTILINE)
 
 
 def _sampling(settings: Generate) -> dict[str, Any]:
     teacher = settings.teacher
     if not isinstance(teacher, OpenAITeacher):
-        return {"protocol": "auto", "model": teacher.kind}
+        return {"model": teacher.kind}
     return {
-        "protocol": teacher.protocol,
         "model": teacher.model,
         "temperature": teacher.temperature,
         "top_p": teacher.top_p,
@@ -160,27 +275,12 @@ def _sampling(settings: Generate) -> dict[str, Any]:
     }
 
 
-def _messages(shown: Sequence[Example], tasks: int, form: Form) -> list[dict[str, str]]:
-    how = JSON_FORM if form == "json" else TEXT_FORM
-    wish = f"Write {tasks} new tasks in the same form, different from all of the above."
-    if shown:
-        given = render_json(shown) if form == "json" else render_text(shown)
-        wish = f"Examples:\n\n{given}\n\n{wish}"
-    else:
-        wish = wish.replace("in the same form, different from all of the above", "in that form")
-    return [
-        {"role": "system", "content": f"{RULES}\n\n{how}"},
-        {"role": "user", "content": wish},
-    ]
-
-
-def _document(shown: Sequence[Example], tasks: int) -> str:
-    """One text for a base model to go on with; ends where a new task begins."""
-    given = f"{render_text(shown)}\n{SEPARATOR}\n" if shown else ""
+def _wish(given: str, tasks: int) -> str:
+    if not given:
+        return f"Write {tasks} new tasks in that form."
     return (
-        f"{RULES}\n\n{TEXT_FORM}\n\n"
-        f"List of {len(shown) + tasks} tasks, the last {tasks} new tasks unlike those before:\n\n"
-        f"{given}"
+        f"Examples:\n\n{given}\n\n"
+        f"Write {tasks} new tasks in the same form, different from all of the above."
     )
 
 

@@ -18,7 +18,7 @@ Tokenizer = Literal["rouge", "unicode"]
 
 _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 # Written without spaces: one token per letter (Han, kana, Thai, Lao, Myanmar, Khmer).
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -45,7 +45,7 @@ def _words_of_any_script(text: str) -> list[str]:
     joined = False  # does the next letter continue the last word?
     for character in text:
         kind = unicodedata.category(character)[0]
-        if kind in "LN" and _UNSPACED.match(character):
+        if kind in "LN" and UNSPACED.match(character):
             words.append(character)
             joined = False
         elif kind in "LN":

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_generate import Generate
-from alpaca_cli.data.prompts import Request, RequestBuilder, prompt_version
+from alpaca_cli.data.demonstrations import Chooser
+from alpaca_cli.data.pool import Pool
+from alpaca_cli.data.prompts import Request, RequestBuilder
 
 SEEDS = [
     Example(f"Do thing {n}.", f"input {n}" * (n % 2), f"done {n}", id=f"s{n}") for n in range(9)
 ]
 
 
-def builder(protocol: str = "auto", *, seed: int = 42, **settings: Any) -> RequestBuilder:
+def builder(protocol: str = "auto", *, seed: int = 42, **settings: Any) -> Callable[[int], Request]:
+    """Request n of a run that has kept nothing yet."""
     teacher = {"kind": "openai", "model": "m", "protocol": protocol}
-    return RequestBuilder(Generate.model_validate({"teacher": teacher} | settings), seed, SEEDS)
+    generate = Generate.model_validate({"teacher": teacher} | settings)
+    build, choose = RequestBuilder(generate), Chooser(generate.demonstrations, seed, SEEDS)
+    pool = Pool(generate, SEEDS)
+    return lambda n: build(n, choose(n, pool))
 
 
 def test_demonstrations_are_the_same_everywhere() -> None:
@@ -56,7 +63,6 @@ def test_every_seed_is_shown_about_equally_often() -> None:
         {"tasks_per_request": 19},
         {"demonstrations": 2},
         {"protocol": "chat-text"},
-        {"protocol": "chat-json"},
         {"teacher": {"kind": "openai", "model": "other"}},
         {"teacher": {"kind": "openai", "model": "m", "temperature": 0.5}},
         {"teacher": {"kind": "openai", "model": "m", "extra_body": {"top_k": 1}}},
@@ -122,4 +128,4 @@ def test_fewer_seeds_than_demonstrations() -> None:
 
 def test_the_wording_has_a_version() -> None:
     """Changing the wording orphans half-finished runs: do it knowingly, and say so."""
-    assert prompt_version() == "c624e7cc163f"
+    assert RequestBuilder(Generate()).wording() == "d51df9243931"

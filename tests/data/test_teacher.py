@@ -19,16 +19,11 @@ from alpaca_cli.data.filters import make_filter
 from alpaca_cli.data.parsing import parse_reply
 from alpaca_cli.data.procedural import family_names
 from alpaca_cli.data.procedural_teacher import write
+from alpaca_cli.data.demonstrations import Chooser
+from alpaca_cli.data.endpoint import redacted, wait_time
+from alpaca_cli.data.pool import Pool
 from alpaca_cli.data.prompts import Request, RequestBuilder
-from alpaca_cli.data.teacher import (
-    Busy,
-    Refused,
-    Reply,
-    is_loopback,
-    open_teacher,
-    redacted,
-    wait_time,
-)
+from alpaca_cli.data.teacher import Busy, Refused, Reply, Unsupported, is_loopback, open_teacher
 from tests.servers import Asked, Fault, TeacherServer
 
 SEEDS = [Example(f"Do thing {n}.", "", f"done {n}", id=f"s{n}") for n in range(30)]
@@ -57,7 +52,13 @@ def ask(generate: Generate, times: int = 1) -> Reply:
 
 
 def request(generate: Generate) -> Request:
-    return RequestBuilder(generate, 0, SEEDS)(0)
+    return requests(generate)(0)
+
+
+def requests(generate: Generate) -> Callable[[int], Request]:
+    build, choose = RequestBuilder(generate), Chooser(generate.demonstrations, 0, SEEDS)
+    pool = Pool(generate, SEEDS)
+    return lambda n: build(n, choose(n, pool))
 
 
 @pytest.mark.parametrize("protocol", ["auto", "chat-json", "chat-text", "completion"])
@@ -75,16 +76,18 @@ def test_every_protocol_round_trip(protocol: str) -> None:
     assert reply.usage["completion_tokens"] == len(reply.text.split())
     (asked,) = server.asked
     assert asked.path == ("/v1/completions" if protocol == "completion" else "/v1/chat/completions")
-    assert ("response_format" in asked.body) == (protocol == "chat-json")
+    assert ("response_format" in asked.body) == (protocol in ("auto", "chat-json"))
 
 
 def test_only_what_differs_from_the_default_is_sent() -> None:
     with TeacherServer() as server:
-        ask(settings(server.url))
-        ask(settings(server.url, temperature=0.5, top_p=0.9, extra_body={"top_k": 9, "n": None}))
+        text = {"protocol": "chat-text"}
+        ask(settings(server.url, **text))
+        tuned_by = {"temperature": 0.5, "top_p": 0.9, "extra_body": {"top_k": 9, "n": None}}
+        ask(settings(server.url, service_tier="flex", **text, **tuned_by))
     plain, tuned = (asked.body for asked in server.asked)
     assert plain.keys() == {"model", "messages", "max_tokens"}
-    added = {"temperature": 0.5, "top_p": 0.9, "top_k": 9}
+    added = {"temperature": 0.5, "top_p": 0.9, "top_k": 9, "service_tier": "flex"}
     assert tuned == plain | added
 
 
@@ -191,8 +194,9 @@ def test_an_endpoint_that_takes_neither_name_is_not_asked_for_ever() -> None:
         names = " ".join(name for name in asked.body if name.startswith("max_"))
         return Fault(400, error(None, f"unknown field {names}"))
 
-    with TeacherServer(fault) as server, pytest.raises(Refused):
+    with TeacherServer(fault) as server, pytest.raises(TeacherError) as caught:
         ask(settings(server.url))
+    assert "generate.teacher.max_output_tokens" in caught.value.hint
     assert len(server.asked) == 2
 
 
@@ -216,7 +220,7 @@ def test_a_stop_text_that_the_server_leaves_in_is_cut() -> None:
 def test_unusual_contents(message: dict[str, Any], text: str) -> None:
     body = json.dumps({"choices": [{"message": message}]}).encode()
     with TeacherServer(lambda asked: Fault(200, body)) as server:
-        assert ask(settings(server.url)) == Reply(text, None, "m", None)
+        assert ask(settings(server.url)) == Reply(text, None, "m", None, limit_field="max_tokens")
 
 
 def test_usage_is_told_as_far_as_the_endpoint_tells_it() -> None:
@@ -271,7 +275,7 @@ def test_loopback(url: str, local: bool) -> None:
 
 def texts(count: int, **more: Any) -> list[tuple[Request, str]]:
     generate = Generate.model_validate({"tasks_per_request": 20} | more)
-    build = RequestBuilder(generate, 0, SEEDS)
+    build = requests(generate)
     return [(build(n), build(n).text) for n in range(count)]
 
 

@@ -1,0 +1,299 @@
+"""One generation under way: which request comes next, and what its reply becomes.
+
+`alpaca_cli.data.dispatch` sends and journals, `alpaca_cli.data.pool` judges; here both meet, in
+request order: negotiation of the mode of asking, the window of requests ahead, the judge's scores,
+and the moment when there is enough. Files are not written here, but for notes in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from alpaca_cli.core.errors import BudgetStop, DataError, TeacherError
+from alpaca_cli.core.journal import Journal
+from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.records import Example
+from alpaca_cli.core.settings import Recipe
+from alpaca_cli.core.settings_generate import Generate, OpenAITeacher
+from alpaca_cli.data.demonstrations import Chooser
+from alpaca_cli.data.dispatch import GRACE, Dispatcher, Row
+from alpaca_cli.data.ledger import Ledger, checked
+from alpaca_cli.data.limits import Limits
+from alpaca_cli.data.pool import WINDOW, Answer, Pool
+from alpaca_cli.data.prompts import SMALLEST, Mode, Request, RequestBuilder, fewer
+from alpaca_cli.data.signals import Signals
+from alpaca_cli.data.spending import Spending
+from alpaca_cli.data.teacher import Refused, Unsupported, open_teacher
+
+FIRST_YIELD = 0.7  # of the tasks asked for; until the first replies tell better
+AHEAD = 8  # times the concurrency: how far requests may run ahead of a reply that is missing
+TRIES = 3  # replies without a task, and the next mode of asking is tried
+HOPELESS = 10  # replies without a task from the very first on, and nothing more is sent
+
+
+def spending_of(settings: Generate) -> Spending:
+    """The budget of a recipe, nothing spent."""
+    price = settings.teacher.price if isinstance(settings.teacher, OpenAITeacher) else None
+    return Spending(
+        price,
+        usd=settings.max_cost,
+        tokens=settings.max_tokens,
+        requests=settings.max_requests,
+    )
+
+
+class Generation:
+    """The requests still to send, and the pool that their replies go into.
+
+    Attributes:
+        replayed, asked: replies taken from the journal, and requests sent since.
+        ended_by: what stopped it before the target, or None.
+    """
+
+    def __init__(self, recipe: Recipe, seeds: Sequence[Example]) -> None:
+        self.settings = recipe.generate
+        self.build = RequestBuilder(self.settings)
+        self.pool = Pool(self.settings, seeds, self.build.rules)
+        self.spending = spending_of(self.settings)
+        self.ledger = Ledger(self.spending)
+        self.replayed = self.asked = 0
+        self.ended_by: BaseException | None = None
+        self.dispatcher: Dispatcher | None = None
+        self.chooser = Chooser(self.settings.demonstrations, recipe.seed, seeds)
+        self._seeds = {str(seed.id): seed for seed in seeds}
+        self._next = self._shrink = self._tries = 0
+        self._mode = self.build.modes[0]
+        self._settled = not isinstance(self.settings.teacher, OpenAITeacher)
+        self._journal: Journal | None = None
+        self._progress: Progress | None = None
+
+    # --- what was paid for before -----------------------------------------------------------------
+
+    def replay(self, journal: Journal) -> None:
+        """Take everything that earlier invocations have paid for.
+
+        Raises:
+            DataError: a row is not one of ours, or answers another request than we would send.
+        """
+        for raw in journal:
+            row = checked(raw, journal.path)
+            if row["kind"] in ("reply", "failed"):
+                self._check(row, journal)
+                self._shrink = max(self._shrink, row["shrink"])
+            self.ledger.take(row)
+        self.ledger.finish()
+        self.replayed = len(self.ledger.answers)
+        for _ in self._judge():
+            pass
+        if self.ledger.mode in self.build.modes:
+            self._mode = self.build.modes[self.build.modes.index(self.ledger.mode)]
+
+    def _check(self, row: Mapping[str, Any], journal: Journal) -> None:
+        shown = [self._seeds.get(name) for name in row["demonstrations"]]
+        if None in shown:
+            # An example of the pool was shown: which ones are there depends on filters that may
+            # have changed since. The reply is worth the same.
+            return
+        known = [seed for seed in shown if seed is not None]
+        request = self.build(row["n"], known, row["mode"], row["shrink"])
+        if row.get("request_hash") != request.hash:
+            raise DataError(
+                f"{journal.path}: request {row['n']}: answers another request",
+                hint="--fresh moves the folder aside and starts anew",
+            )
+
+    # --- what is asked for ------------------------------------------------------------------------
+
+    async def ask(
+        self, journal: Journal, progress: Progress, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        """Send requests until the pool is full, or something else ends it.
+
+        Args:
+            tick: called now and then, for whoever watches.
+        """
+        teacher = self.settings.teacher
+        self._journal, self._progress = journal, progress
+        online = isinstance(teacher, OpenAITeacher)
+        limits = (
+            Limits(self.settings.concurrency, teacher.rpm, teacher.tpm)
+            if isinstance(teacher, OpenAITeacher)
+            else Limits(self.settings.concurrency)
+        )
+        async with AsyncExitStack() as stack:
+            opened = open_teacher(teacher, self.settings.concurrency, self.ledger.limit_field)
+            self.dispatcher = Dispatcher(
+                await stack.enter_async_context(opened),
+                journal,
+                self.spending,
+                limits,
+                attempts=teacher.max_attempts if isinstance(teacher, OpenAITeacher) else 1,
+                patience=teacher.patience if isinstance(teacher, OpenAITeacher) else 0,
+                announce=online,
+                say=progress.info,
+            )
+            ticking = asyncio.get_running_loop().create_task(_ticking(tick))
+            stack.callback(ticking.cancel)
+            with Signals(self.dispatcher.interrupt):
+                await self.dispatcher.run(self)
+        self.ended_by = self.dispatcher.ended_by
+
+    @property
+    def wants_more(self) -> bool:
+        limit = self.settings.max_requests
+        return (
+            not self.pool.full
+            and not self.pool.saturated
+            and (limit is None or self.pool.requests < limit)
+        )
+
+    def next_request(self) -> Request | None:
+        """See `dispatch.Work`: wanted while what is under way is not expected to fill the pool."""
+        while self._next in self.ledger.answers:
+            self._next += 1
+        limit = self.settings.max_requests
+        if not self.wants_more or (limit is not None and self._next >= limit):
+            return None
+        if not self._settled and self.dispatcher is not None and not self.dispatcher.idle:
+            return None  # one at a time until it is known how to ask
+        ahead = self._next - self.pool.requests
+        kept = self.pool.recent_yield
+        expected = FIRST_YIELD * self.settings.tasks_per_request if kept is None else kept
+        if ahead and len(self.pool.kept) + ahead * expected >= self.settings.target:
+            return None
+        if ahead >= AHEAD * self.settings.concurrency:
+            return None
+        if self.chooser.needs(self._next) > self.pool.requests:
+            return None
+        self._next += 1
+        self.asked += 1
+        return self.request(self._next - 1)
+
+    def request(self, n: int) -> Request:
+        """Request n as it would be sent now."""
+        shown = fewer(self.chooser(n, self.pool), self._shrink)
+        return self.build(n, shown, self._mode, self._shrink)
+
+    def instead(self, request: Request, problem: Refused | Unsupported) -> Request | None:
+        """See `dispatch.Work`: another mode of asking, or a smaller request."""
+        shown = [self._seeds[name] for name in request.demonstrations if name in self._seeds]
+        if isinstance(problem, Unsupported):
+            if request.mode == self._mode and not self._next_mode(problem.message):
+                return None
+            return self.build(request.n, shown, self._mode, request.shrink)
+        if not problem.too_long or request.shrink >= SMALLEST:
+            return None
+        shrink = request.shrink + 1
+        # One demonstration fewer than before, from the second time on.
+        smaller = self.build(request.n, fewer(shown, min(shrink, 2)), self._mode, shrink)
+        if shrink > self._shrink:
+            self._shrink = shrink
+            self._say(
+                f"too long for the context ({problem.message}): asking for {smaller.tasks} tasks "
+                "at a time from now on; see generate.tasks_per_request and "
+                "generate.teacher.max_output_tokens"
+            )
+        return smaller
+
+    def _next_mode(self, why: str) -> bool:
+        """Ask in the next mode from now on, and journal it; False when there is none."""
+        place = self.build.modes.index(self._mode) + 1
+        if place == len(self.build.modes):
+            return False
+        self._mode = self.build.modes[place]
+        self._tries = 0
+        if self._journal is not None:
+            self._journal.append([{"kind": "mode", "mode": self._mode, "why": why}])
+        self._say(f"asking for {_FORMS[self._mode]} from now on: {why}")
+        return True
+
+    def _say(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.info(text)
+
+    # --- what comes back --------------------------------------------------------------------------
+
+    async def land(self, rows: list[Row]) -> None:
+        """See `dispatch.Work`."""
+        for row in rows:
+            if row["kind"] != "lost":
+                self.ledger.answers.setdefault(row["n"], row)
+        for _ in self._judge():
+            await asyncio.sleep(0)  # what has arrived meanwhile goes first: it frees the teacher
+        if self.dispatcher is None:
+            return
+        if not self._settled and self._tries >= TRIES:
+            self._next_mode(f"{TRIES} replies held no task")
+        if not self._settled and self.pool.unparsed >= HOPELESS:
+            self.dispatcher.stop(self._hopeless())
+        if not self.wants_more:
+            # What is still in flight is paid for, but no longer needed.
+            self.dispatcher.stop(None, GRACE)
+
+    def _judge(self) -> Iterator[None]:
+        """Judge in request order, as far as the replies reach without a gap; one at a step."""
+        while self.wants_more and (row := self.ledger.answers.get(self.pool.requests)) is not None:
+            answer = Answer.from_row(row)
+            self.pool.judge(answer)
+            if not answer.failed:
+                self._settled |= self.pool.unparsed == 0
+                self._tries += 1
+            yield
+
+    def _hopeless(self) -> TeacherError:
+        row = self.ledger.answers[self.pool.requests - 1]
+        shown = " ".join(str(row["text"]).split())[:200] or "(empty)"
+        hint = "try another generate.teacher.protocol, or a model that follows instructions"
+        if row.get("finish_reason") == "length":
+            hint = (
+                "the reply was cut: raise generate.teacher.max_output_tokens, or switch hidden "
+                "reasoning off, e.g. generate.teacher.extra_body: {reasoning_effort: none}"
+            )
+        return TeacherError(
+            f"none of the first {self.pool.requests} replies holds a task; the last: {shown}",
+            hint=hint,
+        )
+
+    # --- how it ends ------------------------------------------------------------------------------
+
+    @property
+    def interrupt(self) -> BaseException | None:
+        """The signal that came although the target was reached."""
+        return self.ended_by if isinstance(self.ended_by, KeyboardInterrupt) else None
+
+    def stopped_by(self, replay: bool) -> BaseException | None:
+        """Why the target was not reached; None when nothing was to be asked for."""
+        if self.ended_by is not None:
+            return self.ended_by
+        if replay:
+            return None
+        if self.pool.saturated:
+            most = ", ".join(f"{name} {n}" for name, n in self.pool.reasons.most_common(3))
+            return BudgetStop(
+                f"generate.min_yield: the last {WINDOW} requests kept only "
+                f"{self.pool.recent_yield:.2f} examples each (rejected so far: {most or 'none'}; "
+                f"failed requests: {self.pool.failed})",
+                hint="add seeds, raise the temperature or novelty; or set target to what is there",
+            )
+        return BudgetStop(
+            f"generate.max_requests: {self.pool.requests} requests are done",
+            hint="a higher --limit goes on from here",
+        )
+
+
+async def _ticking(tick: Callable[[], None]) -> None:
+    while True:
+        tick()
+        await asyncio.sleep(0.25)
+
+
+_FORMS: Mapping[Mode, str] = {
+    "json_schema": "JSON by a schema",
+    "json_object": "a JSON object",
+    "json": "JSON in words alone",
+    "text": "numbered text",
+    "completion": "a continued text",
+}
