@@ -1,167 +1,373 @@
-"""alpaca generate against a bare `AsyncOpenAI` loop, on the same requests and server, in one run.
+"""alpaca generate against the bare `openai` SDK and curator, on one server, in one run.
 
-    python benchmarks/generate.py [requests] [concurrency] [seconds of latency]
+    python benchmarks/generate.py [--in-flight 8,64,256] [--rounds 12] [--latency 2]
+                                  [--curator PYTHON]
+    python benchmarks/generate.py --memory [--requests 10000]
+    python benchmarks/generate.py --52k [--target 52000]
 
-The server is a process of its own, takes any number of requests at once and answers each after a
-fixed time, so a perfect client needs ceil(requests / concurrency) x latency. Told are how much of
-the server's capacity each client used, and the CPU time per request of its process. The peer only
-sends and receives: a semaphore and `asyncio.gather`, the SDK's own parsing, nothing kept. Ours
-also builds the requests, journals every reply durably, parses and filters twenty tasks of each,
-and compares them by ROUGE-L with everything kept (shown with and without that comparison).
+The server (`generate_server.py`) answers every request after the same time, any number at once, so
+a perfect client needs rounds x latency. Told are the share of that which each client reaches, and
+the CPU time of its process per request. Every client gets the same requests and replies, in a
+process of its own, and one request first, off the clock, for imports and connections.
+
+The bare loop is a semaphore and `asyncio.gather` over the SDK client that alpaca uses, and keeps
+nothing. alpaca also builds the requests, journals what is sent and every reply durably, parses
+and filters twenty tasks of each, and compares them by ROUGE-L with everything kept. Its first
+request is the one that settles how to ask, as in every run that goes on; `from nothing` has that
+request, which is alone in flight, on the clock. curator (`generate_peers.py`) is asked when
+`--curator` names an interpreter that has it.
+
+`--memory`: what the process keeps over many requests, with replies that are new, and with few
+that come again and again. `--52k`: the recipe as a user runs it, but for the URL, and a replay.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import gc
 import json
-import math
-import multiprocessing
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
-from hashlib import sha256
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from io import StringIO
-from multiprocessing.connection import Connection
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.request import urlopen
 
-import openai
 from rich.console import Console
 
 from alpaca_cli.core.errors import BudgetStop
+from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
-from alpaca_cli.data.procedural import family_names
-from alpaca_cli.data.procedural_teacher import reply
-from alpaca_cli.data.prompts import RequestBuilder
+from alpaca_cli.core.settings_generate import OpenAITeacher
+from alpaca_cli.data.endpoint import wire_body
 from alpaca_cli.data.seeds import load_seeds
-from alpaca_cli.data.teacher import wire_body
+from alpaca_cli.data.teacher import open_client
 from alpaca_cli.stages import generate
+from alpaca_cli.stages.generation import Generation
 
-REPLIES = 500  # different ones, made before the clock starts
+Result = TypeVar("Result")
+
+HERE = Path(__file__).parent
+MEMORY_IN_FLIGHT, MEMORY_LATENCY = 256, 0.5
+MARKS = (0.1, 0.25, 0.5, 1.0)  # of the requests, where memory is told
+FEW = 50  # replies that come again and again
+YIELD = 12  # examples that a request of 20 tasks keeps at least, to have replies enough
 
 
-def serve(latency: float, made: list[bytes], ready: Connection) -> None:
-    """A minimal HTTP server with keep-alive; a reply is a function of the request's bytes."""
+class Clock(NamedTuple):
+    """Seconds, and those of CPU in all threads."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    seconds: float
+    cpu: float
+
+
+class Measured(NamedTuple):
+    """What a client did: its time, and what it made of the replies."""
+
+    clock: Clock
+    result: str
+
+
+@contextmanager
+def serving(latency: float, replies: int) -> Iterator[str]:
+    """The server; yields its URL."""
+    command = [sys.executable, str(HERE / "generate_server.py")]
+    command += ["--latency", str(latency), "--replies", str(replies)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
         try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                arrived = time.monotonic()
-                size = next(
-                    int(line.split(b":")[1])
-                    for line in head.lower().splitlines()
-                    if line.startswith(b"content-length")
-                )
-                body = await reader.readexactly(size)
-                number = int.from_bytes(sha256(body).digest()[:4]) % len(made)
-                await asyncio.sleep(latency - (time.monotonic() - arrived))
-                writer.write(made[number])
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    async def work() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
-        ready.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(work())
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
 
 
-def http_reply(text: str) -> bytes:
-    """A chat completion as it travels."""
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text},
-        "finish_reason": "stop",
-    }
-    usage = {"prompt_tokens": 900, "completion_tokens": 2000, "total_tokens": 2900}
-    completion = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
-    body = json.dumps(completion | {"choices": [choice], "usage": usage}).encode()
-    head = (
-        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def state(url: str) -> dict[str, float]:
+    """What the server tells about itself."""
+    with urlopen(url.removesuffix("/v1") + "/state") as reply:
+        told: dict[str, float] = json.load(reply)
+        return told
 
 
-def recipe(url: str, requests: int, concurrency: int) -> Recipe:
-    teacher = {"kind": "openai", "model": "m", "base_url": url}
+def recipe(url: str, requests: int, in_flight: int, novelty: float = 0.7) -> Recipe:
     section = {
-        "teacher": teacher, "concurrency": concurrency, "max_requests": requests,
-        "target": 10**9, "min_yield": 0, "novelty_key": "instruction+input",
+        "teacher": {"kind": "openai", "model": "m", "base_url": url},
+        "concurrency": in_flight, "max_requests": requests, "novelty": novelty,
+        "target": 10**9, "min_yield": 0,
     }  # fmt: skip
     return Recipe.model_validate({"generate": section})
 
 
-def ours(what: Recipe) -> int:
-    """A whole generation into a new folder; returns how many examples were kept."""
-    with tempfile.TemporaryDirectory() as folder:
-        progress = Progress(Console(file=StringIO()), quiet=True)
-        with suppress(BudgetStop):  # max_requests
-            generate.run(what, RunFolder(Path(folder)), progress)
-        report = json.loads((Path(folder) / "generate" / "report.json").read_text())
-        assert report["requests"] == what.generate.max_requests
-        return int(report["kept"])
+# --- throughput -----------------------------------------------------------------------------------
 
 
-def bare(what: Recipe) -> int:
-    """The same requests, sent by the SDK as its documentation shows; returns how many replies."""
-    settings = what.generate
-    build = RequestBuilder(settings, what.seed, load_seeds("builtin"))
-    bodies = [wire_body(build(n).body, "max_tokens") for n in range(settings.max_requests or 0)]
+def throughput(in_flight: Sequence[int], rounds: int, latency: float, curator: str) -> None:
+    """Print a table of all clients for each number of requests in flight."""
+    with serving(latency, rounds * max(in_flight) + 1) as url:
+        for concurrency in in_flight:
+            requests = rounds * concurrency
+            print(f"\n{requests:,} requests, {concurrency} in flight, {latency:g} s each")
+            heads = ("seconds", "of ideal", "CPU/request", "beyond SDK", "server saw")
+            print(f"{'':34}" + "".join(f"{head:>13}" for head in heads))
+            asked = (url, requests, concurrency)
+            sdk = 0.0
+            for name, client in CLIENTS.items():
+                if name == "curator" and not curator:
+                    print(f"{name:34}  not asked: --curator PYTHON")
+                    continue
+                state(url)
+                clock, result = in_process_of_its_own(client, *asked, curator)
+                cpu = clock.cpu / requests * 1000
+                sdk = sdk or cpu
+                print(
+                    f"{name:34}{clock.seconds:13.1f}{rounds * latency / clock.seconds:13.1%}"
+                    f"{cpu:10.2f} ms{cpu - sdk:+10.2f} ms{state(url)['most']:13.0f}  {result}",
+                    flush=True,
+                )
+        told = state(url)
+        each = told["cpu"] / told["answered"] * 1000
+        print(f"\nthe server's own CPU, its start included: {each:.2f} ms per request")
 
-    async def work() -> int:
-        gate = asyncio.Semaphore(settings.concurrency)
-        url = getattr(settings.teacher, "base_url", None)
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
 
-            async def one(body: dict[str, object]) -> bool:
+def in_process_of_its_own(work: Callable[..., Result], *arguments: object) -> Result:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        return processes.submit(work, *arguments).result()
+
+
+def timed(work: Callable[[], Result]) -> tuple[Clock, Result]:
+    gc.collect()
+    started, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return Clock(time.perf_counter() - started, time.process_time() - cpu), result
+
+
+def bare(url: str, requests: int, in_flight: int, curator: str) -> Measured:
+    """The SDK as its documentation shows it."""
+    first, *bodies = request_bodies(url, requests + 1)
+    teacher = recipe(url, 1, 1).generate.teacher
+    assert isinstance(teacher, OpenAITeacher)
+
+    async def work(bodies: list[dict[str, Any]]) -> int:
+        gate = asyncio.Semaphore(in_flight)
+        async with open_client(teacher, in_flight) as (client, _):
+
+            async def one(body: dict[str, Any]) -> bool:
                 async with gate:
-                    completion = await client.chat.completions.create(**body)  # type: ignore[call-overload]  # plain data
+                    completion = await client.chat.completions.create(**body)
                     return bool(completion.choices[0].message.content)
 
             return sum(await asyncio.gather(*map(one, bodies)))
 
-    return asyncio.run(work())
+    asyncio.run(work([first]))
+    clock, replies = timed(lambda: asyncio.run(work(bodies)))
+    return Measured(clock, f"{replies:,} replies")
 
 
-def main(requests: int = 256, concurrency: int = 64, latency: float = 10.0) -> None:
-    build = RequestBuilder(recipe("http://x/v1", 1, 1).generate, 0, load_seeds("builtin"))
-    known = family_names()
-    made = [http_reply(reply(build(n).text, 0.02, known).text) for n in range(REPLIES)]
-    here, there = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(latency, made, there), daemon=True)
-    server.start()
-    url = f"http://127.0.0.1:{here.recv()}/v1"
-    what = recipe(url, requests, concurrency)
-    bare(recipe(url, 8, 8))  # imports, off the clock
-    ideal = math.ceil(requests / concurrency) * latency
-    print(f"{requests} requests, {concurrency} in flight, {latency} s each: ideal {ideal:.1f} s")
-    cpu = {}
-    plain = what.model_copy(update={"generate": what.generate.model_copy(update={"novelty": 1.0})})
-    for name, client, asked in (
-        ("bare AsyncOpenAI", bare, what),
-        ("alpaca, no ROUGE-L", ours, plain),
-        ("alpaca generate", ours, what),
-    ):
-        began, burned = time.perf_counter(), time.process_time()
-        count = client(asked)
-        wall = time.perf_counter() - began
-        cpu[name] = (time.process_time() - burned) / requests * 1000
-        kept = f"{count:,} {'replies dropped' if name.startswith('bare') else 'examples kept'}"
-        print(
-            f"{name:18} {wall:6.1f} s = {ideal / wall:6.1%} of capacity · "
-            f"{cpu[name]:5.2f} ms CPU per request · {kept}"
+def request_bodies(url: str, requests: int) -> list[dict[str, Any]]:
+    """The first requests of a run, as they travel."""
+    work = Generation(recipe(url, requests, 1), load_seeds("builtin"))
+    return [wire_body(work.request(n), "max_tokens", None) for n in range(requests)]
+
+
+def settled(url: str, requests: int, in_flight: int, curator: str) -> Measured:
+    """A run that goes on after one request."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(recipe(url, 1, in_flight), folder)
+        clock, report = timed(lambda: run(recipe(url, requests + 1, in_flight), folder))
+    return Measured(clock, f"{report['kept']:,} examples kept")
+
+
+def no_novelty(url: str, requests: int, in_flight: int, curator: str) -> Measured:
+    """The same, but only word-for-word repeats are rejected."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(recipe(url, 1, in_flight, novelty=1.0), folder)
+        clock, report = timed(
+            lambda: run(recipe(url, requests + 1, in_flight, novelty=1.0), folder)
         )
-    server.terminate()
-    first, *ours_ = cpu
-    for name in ours_:
-        print(f"{name:18} {cpu[name] - cpu[first]:+.2f} ms of CPU per request beyond the SDK")
+    return Measured(clock, f"{report['kept']:,} examples kept")
+
+
+def from_nothing(url: str, requests: int, in_flight: int, curator: str) -> Measured:
+    """A whole run."""
+    with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as folder:
+        run(recipe(url, 1, in_flight), warm)
+        clock, report = timed(lambda: run(recipe(url, requests, in_flight), folder))
+    return Measured(clock, f"{report['kept']:,} examples kept")
+
+
+def run(what: Recipe, folder: str) -> dict[str, Any]:
+    """A generation up to `max_requests` in a run folder; returns its report."""
+    progress = Progress(Console(file=StringIO()), quiet=True)
+    with suppress(BudgetStop):  # max_requests
+        generate.run(what, RunFolder(Path(folder)), progress)
+    report: dict[str, Any] = json.loads(Path(folder, "generate", "report.json").read_text())
+    assert report["requests"] == what.generate.max_requests
+    return report
+
+
+def curator(url: str, requests: int, in_flight: int, python: str) -> Measured:
+    """See `generate_peers.py`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "requests.json").write_text(json.dumps(request_bodies(url, requests + 1)))
+        command = [python, str(HERE / "generate_peers.py"), url, str(in_flight)]
+        command += [str(folder / "requests.json"), str(folder / "result.json")]
+        done = subprocess.run(command, check=False, stderr=subprocess.PIPE)
+        if done.returncode:
+            sys.exit(done.stderr.decode()[-3000:])
+        told = json.loads((folder / "result.json").read_text())
+    clock = Clock(told["seconds"], told["cpu"])
+    return Measured(clock, f"{told['replies']:,} replies")
+
+
+CLIENTS: dict[str, Callable[[str, int, int, str], Measured]] = {
+    "bare AsyncOpenAI loop": bare,
+    "alpaca generate": settled,
+    "alpaca generate, no novelty check": no_novelty,
+    "alpaca generate, from nothing": from_nothing,
+    "curator": curator,
+}
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class Sample(NamedTuple):
+    """What a run has kept so far, and the bytes of memory that its process holds."""
+
+    requests: int
+    kept: int
+    rejected: int
+    resident: int
+
+
+def memory(requests: int) -> None:
+    """Print how memory grows over the requests, with new replies and with repeated ones."""
+    for replies in (requests, FEW):
+        with serving(MEMORY_LATENCY, replies) as url:
+            begun, *samples = in_process_of_its_own(remembered, url, requests)
+        print(
+            f"\n{requests:,} requests, {MEMORY_IN_FLIGHT} in flight, {replies:,} different replies"
+        )
+        heads = ("requests", "kept", "rejected", "resident", "since the first")
+        print("".join(f"{head:>16}" for head in heads))
+        for sample in samples:
+            print(
+                f"{sample.requests:16,}{sample.kept:16,}{sample.rejected:16,}"
+                f"{mebibytes(sample.resident):>16}{mebibytes(sample.resident - begun.resident):>16}"
+            )
+        first, last = samples[0], samples[-1]
+        grown = last.resident - first.resident
+        kept, asked = last.kept - first.kept, last.requests - first.requests
+        each = f"{grown / asked:,.0f} bytes per request"
+        print(
+            f"from the first line to the last: {each}, {grown / max(1, kept):,.0f} per example kept"
+        )
+
+
+def remembered(url: str, requests: int) -> list[Sample]:
+    """Samples of a run, the first before anything was asked."""
+    work = Generation(recipe(url, requests, MEMORY_IN_FLIGHT), load_seeds("builtin"))
+    samples = [sample(work)]
+
+    def tick() -> None:
+        if work.pool.requests >= MARKS[len(samples) - 1] * requests:
+            samples.append(sample(work))
+
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder, "journal.jsonl")) as journal:
+        progress = Progress(Console(file=StringIO()), quiet=True)
+        asyncio.run(work.ask(journal, progress, tick))
+        if len(samples) <= len(MARKS):
+            samples.append(sample(work))
+    return samples
+
+
+def sample(work: Generation) -> Sample:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pool = work.pool
+    resident = pages * os.sysconf("SC_PAGE_SIZE")
+    return Sample(pool.requests, len(pool.kept), sum(pool.reasons.values()), resident)
+
+
+def mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+# --- the whole recipe -----------------------------------------------------------------------------
+
+
+def whole(target: int, latency: float) -> None:
+    """Print what the recipe 52k takes on the local server, and then a replay of its journal."""
+    with tempfile.TemporaryDirectory() as folder, serving(latency, 20 + target // YIELD) as url:
+        command = [sys.executable, "-m", "alpaca_cli", "generate", "--recipe", "52k", "--quiet"]
+        command += ["--json", "--set", f"generate.teacher.base_url={url}"]
+        command += ["--run", folder, "--target", str(target)]
+        report = told("recipe 52k", command)
+        stage = Path(folder, "generate")
+        for name in ("journal.jsonl", "kept.jsonl", "rejected.jsonl"):
+            print(f"{name:16}{mebibytes((stage / name).stat().st_size):>12}")
+        for name in ("requests", "kept", "candidates", "rejected", "tokens", "cost"):
+            print(f"{name:16}{report[name]}")
+        before = stage / "kept.before"
+        (stage / "kept.jsonl").rename(before)  # what is missing is derived again
+        again = told("its replay", [*command, "--replay"])
+        same = before.read_bytes() == (stage / "kept.jsonl").read_bytes()
+        differs = "the same" if same else "DIFFERS"
+        print(f"{again['replayed']:,} replies replayed; kept.jsonl {differs}")
+
+
+def told(name: str, command: list[str]) -> dict[str, Any]:
+    """Run a command, print what it took, and return what it printed."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"{name}: exit {process.returncode}")
+        output.seek(0)
+        report: dict[str, Any] = json.load(output)
+    peak = used.ru_maxrss if sys.platform == "darwin" else used.ru_maxrss * 1024
+    print(
+        f"\n{name}: {time.perf_counter() - started:,.1f} s, {used.ru_utime + used.ru_stime:,.1f} s "
+        f"of CPU, {mebibytes(peak)} of memory at most"
+    )
+    return report
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--in-flight", default="8,64,256", metavar="N,N,…")
+    parser.add_argument("--rounds", type=int, default=12, help="requests of each in flight")
+    parser.add_argument("--latency", type=float, default=2.0, metavar="SECONDS")
+    parser.add_argument("--curator", default="", metavar="PYTHON", help="an interpreter with it")
+    parser.add_argument("--memory", action="store_true", help="over many requests")
+    parser.add_argument("--requests", type=int, default=10_000, help="for --memory")
+    parser.add_argument("--52k", dest="whole", action="store_true", help="a whole recipe")
+    parser.add_argument("--target", type=int, default=52_000, help="for --52k")
+    return parser.parse_args(given)
+
+
+def main() -> None:
+    options = arguments()
+    if options.memory:
+        memory(options.requests)
+    elif options.whole:
+        whole(options.target, options.latency)
+    else:
+        in_flight = [int(number) for number in options.in_flight.split(",")]
+        throughput(in_flight, options.rounds, options.latency, options.curator)
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    main(*map(int, given[:2]), *map(float, given[2:]))
+    main()

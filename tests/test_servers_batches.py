@@ -247,6 +247,9 @@ def test_lists_have_pages(stocked: tuple[TeacherServer, openai.OpenAI]) -> None:
     assert [file.bytes for file in sdk.files.list(limit=4)] == [
         len(json.dumps(row(n))) + 1 for n in reversed(range(5))
     ]
+    server.finish_batches()
+    assert len(list(sdk.files.list(limit=3))) == 10
+    assert len(list(sdk.files.list(limit=3, purpose="batch"))) == 5
 
 
 def test_files(stocked: tuple[TeacherServer, openai.OpenAI]) -> None:

@@ -19,7 +19,13 @@ import pytest
 from alpaca_cli.data.procedural import family_names
 from alpaca_cli.data.procedural_teacher import reply
 from tests import processes
-from tests.third_party import Llmock, install_llmock, llmock, transformers_serve
+from tests.third_party import (
+    Llmock,
+    install_llmock,
+    llmock,
+    save_task_writer,
+    transformers_serve,
+)
 from tests.tiny import save_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -154,21 +160,23 @@ def echo(tmp_path: Path) -> Path:
     return path
 
 
+def batch_arguments(server: Llmock, echo: Path, folder: Path) -> list[str]:
+    return arguments(
+        server.url, folder, mode="batch", batch={"poll": 0.2}, prompt=str(echo), target=1,
+        demonstrations=0,
+    )  # fmt: skip
+
+
 def test_batches(command: Path, echo: Path, tmp_path: Path) -> None:
     with llmock(command, tmp_path, "--response-style", "echo") as server:
-        more = {
-            "mode": "batch", "batch__poll": 0.2, "prompt": str(echo), "target": 1,
-            "demonstrations": 0,
-        }  # fmt: skip
-        run = arguments(server.url, tmp_path / "run", **more)
+        run = batch_arguments(server, echo, tmp_path / "run")
         processes.run(*run, cwd=tmp_path)
         before = submitted(server)
         processes.run(*run, cwd=tmp_path)
         assert submitted(server) == before, "up to date, and yet it sent a batch"
-        assert statuses(server)[200] > 0
-        assert not any("completions" in seen["path"] for seen in server.requests())
+        online = sum("completions" in seen["path"] for seen in server.requests())
     assert kept(tmp_path / "run") == 1
-    assert len(journal(tmp_path / "run")) == sum(before.values())
+    assert len(journal(tmp_path / "run")) == online + sum(before.values())
     assert set(before.values()) == {1}
 
 
@@ -176,11 +184,7 @@ def test_a_killed_batch_run_finds_its_batch_again(
     command: Path, echo: Path, tmp_path: Path
 ) -> None:
     with llmock(command, tmp_path, "--response-style", "echo") as server:
-        more = {
-            "mode": "batch", "batch__poll": 0.2, "prompt": str(echo), "target": 1,
-            "demonstrations": 0,
-        }  # fmt: skip
-        run = arguments(server.url, tmp_path / "run", **more)
+        run = batch_arguments(server, echo, tmp_path / "run")
         victim = processes.start(*run, cwd=tmp_path)
         processes.kill_when(victim, lambda: bool(submitted(server)))
         processes.run(*run, cwd=tmp_path)
@@ -201,11 +205,15 @@ def submitted(server: Llmock) -> Counter[str]:
 # --- transformers serve ---------------------------------------------------------------------------
 
 
+def needs_serving() -> None:
+    for name in ("uvicorn", "fastapi"):
+        pytest.importorskip(name, reason=f"transformers serve needs {name}")
+
+
 @pytest.fixture(scope="module")
 def babbler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A server with a random model: its address, and the model's path."""
-    pytest.importorskip("uvicorn", reason="transformers serve needs uvicorn")
-    pytest.importorskip("fastapi", reason="transformers serve needs fastapi")
+    needs_serving()
     folder = tmp_path_factory.mktemp("serve")
     model = save_tiny_model(folder / "model", context=8192)
     (model / "chat_template.jinja").write_text(
@@ -263,3 +271,53 @@ def test_it_speaks_as_the_sdk_expects(babbler: tuple[str, Path]) -> None:
     assert pieces[-1].choices[0].finish_reason == legacy.choices[0].finish_reason == "length"
     with urllib.request.urlopen(url.removesuffix("/v1") + "/health") as answer:
         assert json.load(answer) == {"status": "ok"}
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server with a model that writes tasks: its address, and the model's path."""
+    needs_serving()
+    folder = tmp_path_factory.mktemp("writer")
+    model = save_task_writer(folder / "model")
+    with transformers_serve(model, folder) as url:
+        yield url, model
+
+
+def asked_of(writer: tuple[str, Path], protocol: str, folder: Path) -> list[str]:
+    """Arguments that ask it for 40 tasks in the one way that it understands."""
+    url, model = writer
+    prompt = folder / "prompt.txt"
+    ending = "{{next}}. Instruction:" if protocol == "completion" else ""
+    prompt.write_text("List of {{total}} tasks:\n\n" + ending)
+    more = {
+        "teacher__protocol": protocol, "teacher__model": str(model), "prompt": str(prompt),
+        "demonstrations": 0, "tasks_per_request": 3, "target": 40, "novelty": 0.95,
+        "teacher__max_output_tokens": 250,
+    }  # fmt: skip
+    return arguments(url, folder / "run", **more)
+
+
+@pytest.mark.parametrize("protocol", ["auto", "chat-text", "completion"])
+def test_a_real_model_that_writes_tasks(
+    protocol: str, writer: tuple[str, Path], tmp_path: Path
+) -> None:
+    """It ignores `response_format`, and every way of asking still brings its tasks home."""
+    processes.run(*asked_of(writer, protocol, tmp_path), cwd=tmp_path)
+    report = json.loads((tmp_path / "run" / "generate" / "report.json").read_text())
+    replies = journal(tmp_path / "run")
+    assert kept(tmp_path / "run") == report["kept"] == 40
+    assert report["candidates"] >= 2 * report["requests"]
+    assert report["tokens"]["output"] == sum(r["usage"]["completion_tokens"] for r in replies)
+    first = {"auto": "json_schema", "chat-text": "text"}.get(protocol, protocol)
+    assert {row["mode"] for row in replies} == {first}, "it was understood at once"
+
+
+def test_a_killed_run_with_a_real_model_goes_on(writer: tuple[str, Path], tmp_path: Path) -> None:
+    run, command = tmp_path / "run", asked_of(writer, "completion", tmp_path)
+    processes.kill_when(processes.start(*command, cwd=tmp_path), replied(run, 4))
+    paid = journal(run)
+    processes.run(*command, cwd=tmp_path)
+    assert kept(run) == 40
+    assert journal(run)[: len(paid)] == paid
+    numbers = [row["n"] for row in journal(run)]
+    assert len(set(numbers)) == len(numbers), "a reply that we had was asked for again"

@@ -12,10 +12,15 @@ import venv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from alpaca_cli.core.records import Example
+from alpaca_cli.core.template import ALPACA
+from alpaca_cli.data.procedural import draw
+from alpaca_cli.data.prompts import render_text
 from tests.processes import TICK, environment
 
 LLMOCK = "llmock==0.2.2"
@@ -114,3 +119,64 @@ def transformers_serve(model: Path, folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, *options]
     with serving(command, folder, HF_HOME=str(hub.parent)) as address:
         yield f"{address}/v1"
+
+
+FAMILIES = (
+    "antonym", "capital", "color_of_thing", "continent", "even_or_odd", "job_place",
+    "larger_number", "past_tense", "plural", "rhyme", "weekday", "young_animal",
+)  # fmt: skip
+STEPS = 200
+
+
+def save_task_writer(folder: Path) -> Path:
+    """A tiny LLaMA that has learned the form of a list of tasks, trained here in half a minute.
+
+    Asked with `List of 3 tasks:` and an empty line, it goes on with three tasks of its own in
+    numbered text: whole, and mostly wrong. It samples, so no two lists are the same. Returns the
+    folder.
+    """
+    import torch
+    import transformers
+
+    from alpaca_cli.model.tokenizer import train_tokenizer
+
+    rng = Random(0)
+    texts = [_three_tasks(rng) for _ in range(16 * STEPS)]
+    tokenizer = train_tokenizer(texts[:300], ALPACA, 1000)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=STEPS)
+    for step in range(STEPS):
+        some = [text + tokenizer.eos_token for text in texts[16 * step : 16 * step + 16]]
+        batch = tokenizer(some, padding=True, padding_side="right", return_tensors="pt")
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    model.generation_config.do_sample = True
+    transformers.logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    plain = "{% for message in messages %}{{ message.content }}\n\n{% endfor %}"
+    (folder / "chat_template.jinja").write_text(plain)
+    return folder
+
+
+def _three_tasks(rng: Random) -> str:
+    tasks = [draw(rng, rng.choice(FAMILIES)) for _ in range(3)]
+    listed = render_text([Example(task.instruction, task.input, task.output) for task in tasks])
+    return f"List of 3 tasks:\n\n{listed}"

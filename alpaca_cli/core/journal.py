@@ -10,12 +10,14 @@ that.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alpaca_cli.core.errors import DataError
 from alpaca_cli.core.files import disk_error, json_line, read_jsonl, sync_folder
 
 
@@ -85,6 +87,24 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def whole_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole rows of a journal that another process may be writing; changes nothing.
+
+    Raises:
+        DataError: there is no such file, or a row that is not the last is damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file", hint="run alpaca generate first")
+    end = _end_of_last_line(path)
+    with open(path, "rb") as file:
+        while file.tell() < end:
+            line = file.readline()
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}: not a JSON line: {error}") from error
 
 
 def _end_of_last_line(path: Path) -> int:

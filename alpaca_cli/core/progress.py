@@ -81,7 +81,7 @@ class Progress:
         """
         if not self.quiet and self.console.is_terminal and not self.console.is_dumb_terminal:
             with Live(
-                get_renderable=view.panel, console=self.console, auto_refresh=False, transient=True
+                get_renderable=view.panel, console=self.console, auto_refresh=False
             ) as display:
                 yield _at_most_every(LIVE_EVERY, display.refresh)
         else:

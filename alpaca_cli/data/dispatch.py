@@ -137,13 +137,13 @@ class Dispatcher:
         """What is unusual about the endpoint now, in a few words; empty when nothing is."""
         parts = []
         if (pause := self.limits.paused_until - time.monotonic()) > 0:
-            parts.append(f"asks for {pause:.0f} s of rest")
+            parts.append(f"resting {pause:.0f} s")
         if self.limits.overloads:
-            parts.append(f"{self.limits.overloads:,} times too many requests")
+            parts.append(f"{self.limits.overloads:,} times too busy")
         if self._failures:
             parts.append(f"{self._failures} failures in a row")
         if self._waiting:
-            parts.append(f"{len(self._waiting)} waiting for another attempt")
+            parts.append(f"{len(self._waiting)} to try again")
         return ", ".join(parts)
 
     def wake(self) -> None:
@@ -165,8 +165,12 @@ class Dispatcher:
                 pass
         finally:
             watch.cancel()
-        if self._refused and self.ended_by is None:
-            self.stop(self._all_refused())
+        if self._refused:
+            # Nothing of them is under way, and they may be answered another time.
+            rows = [row | {"kind": "lost"} for row in self._refused]
+            if self.ended_by is None:
+                self.stop(self._all_refused())
+            await self._write(rows)
 
     async def _step(self, done: Callable[[], bool]) -> bool:
         self._launch()
@@ -271,7 +275,7 @@ class Dispatcher:
         most = ask.request.most
         row = {"n": ask.request.n, "kind": "sent", "attempt": ask.launched, **self._stamp}
         try:
-            row["most"] = [most.prompt, most.completion]
+            row |= {"most": [most.prompt, most.completion], "lost": ask.lost}
             self._journal.append([row], sync=False)
         except AlpacaError as error:
             self._spending.release(most)
@@ -385,9 +389,9 @@ class Dispatcher:
         if other is None:
             self._land_failed(ask, problem.message, busy=False)
             return
-        self._give_up(ask)
+        ask.request = other
         now = asyncio.get_running_loop().time()
-        heapq.heappush(self._waiting, (now, other.n, 0, Ask(other)))
+        heapq.heappush(self._waiting, (now, other.n, ask.launched, ask))
 
     def _land_failed(self, ask: Ask, text: str, *, busy: bool) -> None:
         row = identity(ask.request, "failed", self._stamp)

@@ -1,6 +1,7 @@
 """What the rows of a generation's journal come to: replies by request, and what they have cost.
 
-    sent      an attempt goes out, with the most that it can be billed for
+    sent      an attempt goes out, with the most that it can be billed for, and how many before it
+              may have been billed in vain
     reply     its answer; failed: there will be none; lost: nothing is under way any more
     mode      from here on tasks are asked for in another mode, and why
     batch     the state of a batch at the provider (see `alpaca_cli.data.batches`)
@@ -35,6 +36,7 @@ class Ledger:
         mode: the mode of asking that the rows have arrived at, None for the first.
         limit_field: what the endpoint calls the bound on a reply's length, when it has answered.
         batches: the last row of each batch, by its name.
+        landed: numbers of the requests of each batch that have a row, by its name.
         killed: attempts that were in flight when a process was killed.
     """
 
@@ -43,9 +45,15 @@ class Ledger:
         self.mode: str | None = None
         self.limit_field: str | None = None
         self.batches: dict[str, Row] = {}
+        self.landed: dict[str, set[int]] = {}
         self.killed = 0
         self._spending = spending
-        self._open: dict[int, list[Most]] = {}
+        self._open: dict[int, tuple[Most, int]] = {}  # dearest attempt, lost before the last
+
+    @property
+    def open_batches(self) -> list[Row]:
+        """The last rows of batches that may still bring replies."""
+        return [row for row in self.batches.values() if row["state"] != "done"]
 
     def take(self, row: Row) -> None:
         """Count one row."""
@@ -53,7 +61,10 @@ class Ledger:
         if kind == "sent":
             if row["attempt"] == 1:
                 self._killed(row["n"])
-            self._open.setdefault(row["n"], []).append(Most(*row["most"]))
+            most, _ = self._open.get(row["n"], (Most(0, 0), 0))
+            prompt, completion = row["most"]
+            most = Most(max(most.prompt, prompt), max(most.completion, completion))
+            self._open[row["n"]] = most, row.get("lost", 0)
         elif kind == "mode":
             self.mode = row["mode"]
         elif kind == "batch":
@@ -62,11 +73,13 @@ class Ledger:
             self._close(row)
 
     def _close(self, row: Row) -> None:
-        sent = self._open.pop(row["n"], None)
-        most = sent[-1] if sent else Most(0, 0)
-        if "most" in row:  # of a batch, which is announced as a whole
+        if "batch" in row:  # announced as a whole; an attempt still open is an earlier process's
+            self._killed(row["n"])
+            self.landed.setdefault(row["batch"], set()).add(row["n"])
             prompt, completion = row["most"]
             most = Most(prompt, completion, batch=True)
+        else:
+            most, _ = self._open.pop(row["n"], (Most(0, 0), 0))
         if row["lost"]:
             self._spending.add_lost(most, row["lost"])
         if row["kind"] == "reply":
@@ -76,9 +89,10 @@ class Ledger:
             self.answers.setdefault(row["n"], row)
 
     def _killed(self, n: int) -> None:
-        for most in self._open.pop(n, []):
+        if n in self._open:
+            most, lost = self._open.pop(n)
             self.killed += 1
-            self._spending.add_lost(most)
+            self._spending.add_lost(most, lost + 1)
 
     def finish(self) -> None:
         """Count what was in flight when the last process was killed."""

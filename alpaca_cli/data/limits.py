@@ -1,8 +1,8 @@
 """How fast requests may be sent: what the endpoint can take, what it says, what the recipe allows.
 
 Three limits, all of which must agree before a request goes out: a number of requests in flight
-that falls when the endpoint says "too many" and rises again with every reply (additive increase,
-multiplicative decrease); quotas of requests and tokens per minute, from the recipe or told by the
+that falls when the endpoint says "too many" and rises again with the replies: fast to where it
+fell, slowly past it; quotas of requests and tokens per minute, from the recipe or told by the
 endpoint in `x-ratelimit-…` headers; and a pause after every "too many".
 
 Nothing is sent here and no clock is read: times are seconds on the caller's monotonic clock.
@@ -16,7 +16,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+START = 32  # in flight at first: more only as replies come, twice as many in each round trip
 CUT = 0.8  # what a "too many" leaves of the limit; 0.8 kept more of a server busy than 0.5
+BACK = 4  # round trips until the limit is again where it was cut
 LONGEST_PAUSE = 60.0  # seconds, when the endpoint does not say how long
 
 
@@ -148,6 +150,7 @@ class Limits:
     Args:
         concurrency: the highest number of requests in flight.
         rpm, tpm: the recipe's quotas a minute.
+        jitter: decides when something is sent, never what is kept.
 
     Attributes:
         limit: requests that may be in flight now.
@@ -155,11 +158,18 @@ class Limits:
         overloads: how often the endpoint said "too many".
     """
 
-    def __init__(self, concurrency: int, rpm: int | None = None, tpm: int | None = None) -> None:
-        self.limit = float(concurrency)
+    def __init__(
+        self,
+        concurrency: int,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        jitter: random.Random | None = None,
+    ) -> None:
+        self.limit = float(min(concurrency, START))
         self.paused_until = -math.inf
         self.overloads = 0
-        self._ceiling = self._threshold = float(concurrency)
+        self._ceiling = self._threshold = self._top = float(concurrency)
+        self._trips = 0.0  # round trips since the limit was at the threshold
         self._hold_until = -math.inf
         self._rounds = 0  # cuts since the last reply
         self._own = {
@@ -168,8 +178,7 @@ class Limits:
             if quota is not None
         }
         self._told: dict[str, Quota] = {}
-        # Jitter decides when something is sent, never what is kept.
-        self._jitter = random.Random()
+        self._jitter = jitter or random.Random()
 
     def wait(self, now: float, tokens: float) -> float:
         """Seconds until a request of so many tokens may go out, in-flight requests apart."""
@@ -197,8 +206,11 @@ class Limits:
         self._rounds = 0
         if self.limit < self._threshold:
             self.limit += 1  # slow start: doubles in every round trip
-        elif self.limit < self._ceiling:
-            self.limit += max(1.0, 0.1 * self.limit) / self.limit
+        else:
+            # CUBIC, RFC 9438, in round trips: flat around the limit at which it was too many.
+            self._trips += 1 / self.limit
+            grown = self._top * (1 + (1 - CUT) * (self._trips / BACK - 1) ** 3)
+            self.limit = max(self.limit, grown)
         self.limit = min(self.limit, self._ceiling)
         self._take(now, 0.0, tokens - sent.tokens)
         self._learn(now, sent, told)
@@ -223,16 +235,27 @@ class Limits:
         self._take(now, 0.0, -sent.tokens)
         self._learn(now, sent, told)
         if now >= self._hold_until:
+            if self._rounds == 0:  # else it is the same shortage as before the last pause
+                self._cut(in_flight)
             self._rounds += 1
-            self._threshold = self.limit = max(1.0, self.limit * CUT)
             self._hold_until = now + min(10.0, max(2.0, latency / 2))
         # What is still in flight is what the endpoint had room for.
         self.limit = max(1.0, min(self.limit, float(in_flight)))
+        if wait is None and (resets := _until_reset(told, sent.tokens)):
+            wait = resets
         if wait is None:
             wait = self._jitter.uniform(0.5, 1) * min(LONGEST_PAUSE, 2.0 ** (self._rounds - 1))
         else:
             wait *= self._jitter.uniform(1, 1.1)
         self.paused_until = max(self.paused_until, now + wait)
+
+    def _cut(self, in_flight: int) -> None:
+        # What is in flight tells the room there is, unless it is little by chance.
+        full = in_flight >= CUT * self.limit
+        known = min(float(in_flight), self.limit)
+        self._top = known if full else max(self.limit, self._threshold)
+        self._threshold = self.limit = max(1.0, self._top * CUT)
+        self._trips = 0.0
 
     def _learn(self, now: float, sent: Sent, told: Mapping[str, Told]) -> None:
         for unit, quota in told.items():
@@ -240,3 +263,12 @@ class Limits:
                 self._told[unit] = Quota(quota.limit, quota.limit / 60)
             taken = sent.taken.get(unit, 0.0)
             self._told[unit].learn(now, quota, taken, now - sent.at)
+
+
+def _until_reset(told: Mapping[str, Told], tokens: float) -> float:
+    """Seconds until the quotas that are used up are whole again; 0 when none is."""
+    amounts = {"requests": 1.0, "tokens": tokens}
+    return max(
+        (quota.reset for unit, quota in told.items() if quota.remaining < amounts[unit]),
+        default=0.0,
+    )

@@ -30,7 +30,7 @@ PLACES = {
     "next": "the number of the first new task, for numbered text",
     "total": "demonstrations and new tasks together",
 }
-_PLACE = re.compile(r"\{\{\s*([\w-]*)\s*\}\}")
+_PLACE = re.compile(r"\{\{[ \t]*([^{}\n]*?)[ \t]*\}\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,10 @@ def load_prompt(path: Path, demonstrations: bool) -> PromptText:
             has none for what must be told.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text: {error.reason}") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: not UTF-8 text: {error.reason}") from error
     except OSError as error:
         raise disk_error(error, path) from error
     for number, line in enumerate(text.splitlines(), 1):
@@ -74,7 +75,7 @@ def load_prompt(path: Path, demonstrations: bool) -> PromptText:
                 if name == "demonstrations"
                 else "the prompt must say how many tasks to write",
             )
-    parts = re.split(r"^---[ \t]*\n", text, maxsplit=1, flags=re.MULTILINE)
+    parts = re.split(r"^---[ \t]*(?:\n|\Z)", text, maxsplit=1, flags=re.MULTILINE)
     if len(parts) == 1:
         return PromptText("", text.strip())
     return PromptText(parts[0].strip(), parts[1].strip())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from alpaca_cli.core.journal import Journal
+from alpaca_cli.core.journal import whole_rows
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.settings_generate import OpenAITeacher, Price
@@ -71,8 +71,7 @@ def estimate(recipe: Recipe, run: RunFolder) -> Estimate:
     work = Generation(recipe, seeds)
     journal = run.stage("generate") / "journal.jsonl"
     if journal.is_file():
-        with Journal(journal) as opened:
-            work.replay(opened)
+        work.replay(whole_rows(journal), journal)
     request = work.request(work.pool.requests)
     replies = [row for row in work.ledger.answers.values() if row["kind"] == "reply"]
     usage = _usage(replies) if work.pool.kept else None

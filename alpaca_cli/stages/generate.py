@@ -55,6 +55,7 @@ class Report:
         tokens: input, cached (part of input), output and reasoning (part of output); None when
             the teacher tells nothing.
         cost: USD for everything in the journal; None when the price is not known.
+        judge_cost: USD for the judge alone; None without one, or without its price.
         guessed: attempts without usage, counted in `cost` at their worst case.
         seconds: wall time of this invocation.
         judged_with: the settings that can change without paying again.
@@ -71,6 +72,7 @@ class Report:
     kept_per_request: float
     tokens: dict[str, int] | None
     cost: float | None
+    judge_cost: float | None
     guessed: int
     seconds: float
     judged_with: dict[str, Any]
@@ -83,11 +85,13 @@ def run(
     *,
     fresh: Fresh = "never",
     replay: bool = False,
+    probe: int | None = None,
 ) -> Report:
     """Generate until the target is reached; the module says which files come out.
 
     Args:
         replay: judge the journal with today's settings, and send nothing.
+        probe: send so many requests and no more; to have fewer than the target is no error then.
 
     Raises:
         UsageError: the journal was made with other requests; says which keys differ.
@@ -118,7 +122,9 @@ def run(
         if journal.torn_bytes:
             progress.info(f"{journal.path}: cut off {journal.torn_bytes} bytes of an unwritten row")
         with progress.live(View(work)) as tick:
-            work.replay(journal)
+            work.replay(journal, journal.path)
+            if probe is not None:
+                work.stop_after(probe)
             if not replay and work.wants_more:
                 try:
                     asyncio.run(work.ask(journal, progress, tick))
@@ -137,7 +143,7 @@ def run(
         progress.info(
             f"kept {report.kept:,} of {report.target:,} so far, from {report.requests:,} requests"
         )
-        if (reason := work.stopped_by(replay)) is not None:
+        if (reason := work.stopped_by(replay or probe is not None)) is not None:
             raise reason
     if work.interrupt is not None:
         raise work.interrupt
@@ -201,6 +207,9 @@ def _report(work: Generation, judged_with: dict[str, Any], seconds: float) -> Re
     priced = spending.price is not None
     free = not isinstance(work.settings.teacher, OpenAITeacher)
     answers = work.ledger.answers.values()
+    judge_cost = None
+    if work.judging is not None and work.judging.spending.price is not None:
+        judge_cost = round(float(work.judging.spending.spent), 6)
     return Report(
         target=work.settings.target,
         kept=len(pool.kept),
@@ -213,7 +222,8 @@ def _report(work: Generation, judged_with: dict[str, Any], seconds: float) -> Re
         kept_per_request=round(len(pool.kept) / max(1, pool.requests), 3),
         tokens=_tokens(answers),
         cost=round(float(spending.spent), 6) if priced else 0.0 if free else None,
-        guessed=spending.guessed,
+        judge_cost=judge_cost,
+        guessed=0 if free else spending.guessed,
         seconds=round(seconds, 1),
         judged_with=judged_with,
     )

@@ -8,29 +8,36 @@ and the moment when there is enough. Files are not written here, but for notes i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from alpaca_cli.core.errors import BudgetStop, DataError, TeacherError
 from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.progress import Progress
-from alpaca_cli.core.records import Example
+from alpaca_cli.core.records import Example, example_from_row
 from alpaca_cli.core.settings import Recipe
-from alpaca_cli.core.settings_generate import Generate, OpenAITeacher
+from alpaca_cli.core.settings_generate import Generate, OpenAITeacher, ProceduralTeacher
+from alpaca_cli.data.batches import BatchDispatcher
 from alpaca_cli.data.demonstrations import Chooser
 from alpaca_cli.data.dispatch import GRACE, Dispatcher, Row
+from alpaca_cli.data.endpoint import Endpoint
 from alpaca_cli.data.ledger import Ledger, checked
 from alpaca_cli.data.limits import Limits
 from alpaca_cli.data.pool import WINDOW, Answer, Pool
 from alpaca_cli.data.prompts import SMALLEST, Mode, Request, RequestBuilder, fewer
 from alpaca_cli.data.signals import Signals
 from alpaca_cli.data.spending import Spending
-from alpaca_cli.data.teacher import Refused, Unsupported, open_teacher
+from alpaca_cli.data.teacher import Refused, Teacher, Unsupported, open_teacher
+from alpaca_cli.stages.judging import STAMP, Judging
 
 FIRST_YIELD = 0.7  # of the tasks asked for; until the first replies tell better
 AHEAD = 8  # times the concurrency: how far requests may run ahead of a reply that is missing
 TRIES = 3  # replies without a task, and the next mode of asking is tried
+SHOWN = 200  # characters of a reply that are kept for messages
+SURPLUS = 1.05  # of a batch over what is expected to be enough: another would take hours
+LEAST_KEPT = 0.5  # examples per request that a batch is expected to bring at least
 HOPELESS = 10  # replies without a task from the very first on, and nothing more is sent
 
 
@@ -59,39 +66,49 @@ class Generation:
         self.pool = Pool(self.settings, seeds, self.build.rules)
         self.spending = spending_of(self.settings)
         self.ledger = Ledger(self.spending)
+        self.judging: Judging | None = None
+        if self.settings.judge is not None:
+            self.judging = Judging(self.settings.judge, self.pool, self._advance)
         self.replayed = self.asked = 0
         self.ended_by: BaseException | None = None
-        self.dispatcher: Dispatcher | None = None
+        self.dispatcher: Dispatcher | BatchDispatcher | None = None
         self.chooser = Chooser(self.settings.demonstrations, recipe.seed, seeds)
         self._seeds = {str(seed.id): seed for seed in seeds}
         self._next = self._shrink = self._tries = 0
         self._mode = self.build.modes[0]
         self._settled = not isinstance(self.settings.teacher, OpenAITeacher)
+        self._limit = self.settings.max_requests
+        self._batch = self.settings.mode == "batch"
         self._journal: Journal | None = None
         self._progress: Progress | None = None
 
     # --- what was paid for before -----------------------------------------------------------------
 
-    def replay(self, journal: Journal) -> None:
-        """Take everything that earlier invocations have paid for.
+    def replay(self, rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+        """Take everything that earlier invocations have paid for: the rows of the journal `path`.
 
         Raises:
             DataError: a row is not one of ours, or answers another request than we would send.
         """
-        for raw in journal:
-            row = checked(raw, journal.path)
+        for raw in rows:
+            row = checked(raw, path)
+            if row.get("of") == "judge":
+                if self.judging is not None:
+                    self.judging.take(row)
+                continue
             if row["kind"] in ("reply", "failed"):
-                self._check(row, journal)
-                self._shrink = max(self._shrink, row["shrink"])
+                self._check(row, path)
             self.ledger.take(row)
         self.ledger.finish()
+        if self.judging is not None:
+            self.judging.ledger.finish()
         self.replayed = len(self.ledger.answers)
-        for _ in self._judge():
-            pass
         if self.ledger.mode in self.build.modes:
             self._mode = self.build.modes[self.build.modes.index(self.ledger.mode)]
+        for _ in self._judge():
+            pass
 
-    def _check(self, row: Mapping[str, Any], journal: Journal) -> None:
+    def _check(self, row: Mapping[str, Any], path: Path) -> None:
         shown = [self._seeds.get(name) for name in row["demonstrations"]]
         if None in shown:
             # An example of the pool was shown: which ones are there depends on filters that may
@@ -101,7 +118,7 @@ class Generation:
         request = self.build(row["n"], known, row["mode"], row["shrink"])
         if row.get("request_hash") != request.hash:
             raise DataError(
-                f"{journal.path}: request {row['n']}: answers another request",
+                f"{path}: request {row['n']}: answers another request",
                 hint="--fresh moves the folder aside and starts anew",
             )
 
@@ -115,62 +132,138 @@ class Generation:
         Args:
             tick: called now and then, for whoever watches.
         """
-        teacher = self.settings.teacher
         self._journal, self._progress = journal, progress
-        online = isinstance(teacher, OpenAITeacher)
-        limits = (
-            Limits(self.settings.concurrency, teacher.rpm, teacher.tpm)
-            if isinstance(teacher, OpenAITeacher)
-            else Limits(self.settings.concurrency)
-        )
+        teacher, concurrency = self.settings.teacher, self.settings.concurrency
         async with AsyncExitStack() as stack:
-            opened = open_teacher(teacher, self.settings.concurrency, self.ledger.limit_field)
-            self.dispatcher = Dispatcher(
-                await stack.enter_async_context(opened),
-                journal,
-                self.spending,
-                limits,
-                attempts=teacher.max_attempts if isinstance(teacher, OpenAITeacher) else 1,
-                patience=teacher.patience if isinstance(teacher, OpenAITeacher) else 0,
-                announce=online,
-                say=progress.info,
-            )
+            opened = open_teacher(teacher, concurrency, self.ledger.limit_field)
+            asked = await stack.enter_async_context(opened)
+            writer = self._writer(asked, self._dispatcher(asked, teacher, self.spending))
+            self.dispatcher = writer
+            self._look_at_tries()  # the last process may have been killed just before it did
             ticking = asyncio.get_running_loop().create_task(_ticking(tick))
             stack.callback(ticking.cancel)
-            with Signals(self.dispatcher.interrupt):
-                await self.dispatcher.run(self)
-        self.ended_by = self.dispatcher.ended_by
+            if self.judging is None:
+                with Signals(writer.interrupt):
+                    await writer.run(self)
+            else:
+                judge = self.judging.settings.teacher
+                opened = open_teacher(judge, concurrency, self.judging.ledger.limit_field)
+                asked = await stack.enter_async_context(opened)
+                scorer = self._dispatcher(asked, judge, self.judging.spending, STAMP)
+                await self._ask_both(writer, scorer, self.judging)
+        self.ended_by = writer.ended_by
+
+    def _dispatcher(
+        self,
+        answer: Teacher,
+        teacher: OpenAITeacher | ProceduralTeacher,
+        spending: Spending,
+        stamp: Mapping[str, Any] | None = None,
+    ) -> Dispatcher:
+        """A dispatcher for a teacher, with limits and a budget of its own."""
+        if self._journal is None or self._progress is None:
+            raise AssertionError("only while asking")
+        limits, attempts, patience = Limits(self.settings.concurrency), 1, 0.0
+        if isinstance(teacher, OpenAITeacher):
+            limits = Limits(self.settings.concurrency, teacher.rpm, teacher.tpm)
+            attempts, patience = teacher.max_attempts, teacher.patience
+        return Dispatcher(
+            answer,
+            self._journal,
+            spending,
+            limits,
+            attempts=attempts,
+            patience=patience,
+            announce=isinstance(teacher, OpenAITeacher),
+            say=self._progress.info,
+            stamp=stamp,
+        )
+
+    def _writer(self, asked: Teacher, online: Dispatcher) -> Dispatcher | BatchDispatcher:
+        """Who asks the teacher: a batch that is open is collected in whatever mode."""
+        wanted = self._batch or self.ledger.open_batches
+        if not isinstance(asked, Endpoint) or not wanted or self._journal is None:
+            return online
+        return BatchDispatcher(
+            asked,
+            online,
+            self._journal,
+            self.spending,
+            self.ledger,
+            self.settings.batch,
+            settled=lambda: self._settled,
+            waves=self._batch,
+            say=self._say,
+        )
+
+    async def _ask_both(
+        self, writer: Dispatcher | BatchDispatcher, scorer: Dispatcher, judging: Judging
+    ) -> None:
+        """Write and score side by side, each with limits and a budget of its own."""
+        judging.dispatcher = scorer
+        written = False
+
+        def interrupt(signal: KeyboardInterrupt, grace: float | None) -> None:
+            writer.interrupt(signal, grace)
+            scorer.interrupt(signal, grace)
+
+        async def write() -> None:
+            nonlocal written
+            await writer.run(self, lambda: judging.idle)
+            written = True
+            scorer.wake()
+
+        async def score() -> None:
+            await scorer.run(judging, lambda: written)
+            if scorer.ended_by is not None:
+                writer.stop(scorer.ended_by)
+
+        with Signals(interrupt):
+            await asyncio.gather(write(), score())
 
     @property
     def wants_more(self) -> bool:
-        limit = self.settings.max_requests
         return (
             not self.pool.full
             and not self.pool.saturated
-            and (limit is None or self.pool.requests < limit)
+            and (self._limit is None or self.pool.requests < self._limit)
         )
+
+    def stop_after(self, requests: int) -> None:
+        """Send so many requests more, online, and then no more."""
+        self._batch = False  # a batch is nothing to wait for in a hurry
+        last = self.pool.requests + requests
+        self._limit = last if self._limit is None else min(last, self._limit)
 
     def next_request(self) -> Request | None:
         """See `dispatch.Work`: wanted while what is under way is not expected to fill the pool."""
         while self._next in self.ledger.answers:
             self._next += 1
-        limit = self.settings.max_requests
-        if not self.wants_more or (limit is not None and self._next >= limit):
+        if not self.wants_more or (self._limit is not None and self._next >= self._limit):
             return None
         if not self._settled and self.dispatcher is not None and not self.dispatcher.idle:
             return None  # one at a time until it is known how to ask
         ahead = self._next - self.pool.requests
-        kept = self.pool.recent_yield
-        expected = FIRST_YIELD * self.settings.tasks_per_request if kept is None else kept
-        if ahead and len(self.pool.kept) + ahead * expected >= self.settings.target:
+        if ahead and len(self.pool.kept) + ahead * self._expected() >= self.settings.target:
             return None
-        if ahead >= AHEAD * self.settings.concurrency:
+        if ahead >= AHEAD * self.settings.concurrency and not (self._batch and self._settled):
             return None
         if self.chooser.needs(self._next) > self.pool.requests:
             return None
         self._next += 1
         self.asked += 1
         return self.request(self._next - 1)
+
+    def _expected(self) -> float:
+        """How many examples one more request is expected to add."""
+        guess = FIRST_YIELD * max(1, self.settings.tasks_per_request >> self._shrink)
+        kept = self.pool.recent_yield
+        if not self._batch or not self._settled:
+            return guess if kept is None else kept
+        # A batch cannot be corrected on the way: the guess stands for replies not seen yet.
+        seen = min(WINDOW, self.pool.requests)
+        likely = (seen * (kept or 0.0) + (WINDOW - seen) * guess) / WINDOW
+        return max(LEAST_KEPT, likely) / SURPLUS
 
     def request(self, n: int) -> Request:
         """Request n as it would be sent now."""
@@ -179,7 +272,7 @@ class Generation:
 
     def instead(self, request: Request, problem: Refused | Unsupported) -> Request | None:
         """See `dispatch.Work`: another mode of asking, or a smaller request."""
-        shown = [self._seeds[name] for name in request.demonstrations if name in self._seeds]
+        shown = [self._example(name) for name in request.demonstrations]
         if isinstance(problem, Unsupported):
             if request.mode == self._mode and not self._next_mode(problem.message):
                 return None
@@ -189,7 +282,8 @@ class Generation:
         shrink = request.shrink + 1
         # One demonstration fewer than before, from the second time on.
         smaller = self.build(request.n, fewer(shown, min(shrink, 2)), self._mode, shrink)
-        if shrink > self._shrink:
+        # Later ones are tried in full: which requests are smaller must not depend on timing.
+        if not self._settled:
             self._shrink = shrink
             self._say(
                 f"too long for the context ({problem.message}): asking for {smaller.tasks} tasks "
@@ -197,6 +291,12 @@ class Generation:
                 "generate.teacher.max_output_tokens"
             )
         return smaller
+
+    def _example(self, name: str) -> Example:
+        """The seed task or kept example of an id that a request has shown."""
+        if name in self._seeds:
+            return self._seeds[name]
+        return example_from_row(next(row for row in self.pool.kept if row["id"] == name))
 
     def _next_mode(self, why: str) -> bool:
         """Ask in the next mode from now on, and journal it; False when there is none."""
@@ -221,31 +321,55 @@ class Generation:
         for row in rows:
             if row["kind"] != "lost":
                 self.ledger.answers.setdefault(row["n"], row)
+                if self.judging is not None:
+                    # Now, and not when its turn comes: scores may be asked for side by side.
+                    self.judging.scores(Answer.from_row(row))
+        await self._advance()
+
+    async def _advance(self) -> None:
+        """Judge what can be judged, and draw conclusions."""
         for _ in self._judge():
             await asyncio.sleep(0)  # what has arrived meanwhile goes first: it frees the teacher
         if self.dispatcher is None:
             return
-        if not self._settled and self._tries >= TRIES:
-            self._next_mode(f"{TRIES} replies held no task")
+        self._look_at_tries()
         if not self._settled and self.pool.unparsed >= HOPELESS:
             self.dispatcher.stop(self._hopeless())
-        if not self.wants_more:
-            # What is still in flight is paid for, but no longer needed.
-            self.dispatcher.stop(None, GRACE)
+        dispatchers = [self.dispatcher]
+        if self.judging is not None and self.judging.dispatcher is not None:
+            dispatchers.append(self.judging.dispatcher)
+        for dispatcher in dispatchers:
+            if self.wants_more:
+                dispatcher.wake()
+            else:  # what is still in flight is paid for, but no longer needed
+                dispatcher.stop(None, GRACE)
+
+    def _look_at_tries(self) -> None:
+        if not self._settled and self._tries >= TRIES:
+            self._next_mode(f"{TRIES} replies held no task")
 
     def _judge(self) -> Iterator[None]:
         """Judge in request order, as far as the replies reach without a gap; one at a step."""
         while self.wants_more and (row := self.ledger.answers.get(self.pool.requests)) is not None:
             answer = Answer.from_row(row)
-            self.pool.judge(answer)
+            scores = None if self.judging is None else self.judging.scores(answer)
+            if self.judging is not None:
+                if scores is None:
+                    return  # until the judge has spoken
+                self.judging.forget(answer.n)
+            self.pool.judge(answer, scores)
+            # The text is in the journal; a run of a million examples could not keep them all.
+            self.ledger.answers[answer.n] = {**row, "text": row["text"][:SHOWN]}
+            if not self._settled:
+                self._shrink = row["shrink"]
             if not answer.failed:
                 self._settled |= self.pool.unparsed == 0
-                self._tries += 1
+                self._tries += answer.mode == self._mode
             yield
 
     def _hopeless(self) -> TeacherError:
         row = self.ledger.answers[self.pool.requests - 1]
-        shown = " ".join(str(row["text"]).split())[:200] or "(empty)"
+        shown = " ".join(str(row["text"]).split()) or "(empty)"
         hint = "try another generate.teacher.protocol, or a model that follows instructions"
         if row.get("finish_reason") == "length":
             hint = (

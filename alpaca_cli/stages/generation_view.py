@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -54,7 +53,10 @@ class View:
             for reason, count in work.pool.reasons.most_common(TOP):
                 reasons.add_row(Text(reason.replace("_", " "), style="dim"), Text(f"{count:,}"))
             parts.append(reasons)
-        body = Group(bar, Text(""), Columns(parts, padding=(0, 6)))
+        # Not rich's Columns: they take the whole width, and then a typed ^C moves the cursor on.
+        beside = Table.grid(padding=(0, 6))
+        beside.add_row(*parts)
+        body = Group(bar, Text(""), beside)
         return Panel(body, title="generate", title_align="left", expand=False)
 
     def line(self) -> str:

@@ -207,9 +207,11 @@ def test_an_input_that_only_looks_like_none_stays(word: str) -> None:
     assert whole(parse_reply(render_json(examples(task)))) == [task]
 
 
-PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1).map(str.strip)
+# Without what a backslash too few makes of a formula in JSON: "\frac" has a form feed.
+LETTERS = st.characters(codec="utf-8", exclude_characters="\r\b\f")
+PLAIN = st.text(LETTERS, min_size=1).map(str.strip)
 NONEMPTY = PLAIN.filter(bool)
-INPUT = PLAIN.filter(lambda text: not re.search(r"no|n/?a", text, re.I))
+INPUT = PLAIN.filter(lambda text: not re.search(r"no|n/a|[无不没]|^[\"'“]", text, re.I))
 
 
 @given(st.lists(st.tuples(NONEMPTY, INPUT, PLAIN), min_size=1, max_size=5))
@@ -220,10 +222,10 @@ def test_json_round_trip(tasks: list[Task]) -> None:
 
 
 # Without these letters no label can come about, nor "none"; a last letter that is no separator.
-LETTERS = st.characters(
+UNLABELLED = st.characters(
     codec="ascii", categories=["L", "N", "Zs", "P", "S"], exclude_characters="IOTEXNiotexn"
 )
-PROSE = st.lists(st.text(LETTERS, max_size=60), max_size=4).map(
+PROSE = st.lists(st.text(UNLABELLED, max_size=60), max_size=4).map(
     lambda lines: "\n".join([*lines, "z"]).strip()
 )
 

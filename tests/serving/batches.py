@@ -172,7 +172,12 @@ class BatchDesk:
                 case ["POST", "files"]:
                     return self._upload(asked)
                 case ["GET", "files"]:
-                    newest = [file.shown() for file in reversed(self._files.values())]
+                    purpose = asked.body.get("purpose")
+                    newest = [
+                        file.shown()
+                        for file in reversed(self._files.values())
+                        if purpose in (None, file.purpose)
+                    ]
                     return Fault(body=_page(newest, asked.body))
                 case [method, "files", name, *rest]:
                     return self._file(method, name, rest)

@@ -1,0 +1,320 @@
+"""Tasks out of a reply in labelled text: "Instruction:", "Input:", "Output:" at line starts.
+
+Labels count by their order, not by their numbers. How the labels of a reply look (numbered, bold,
+as headings) tells them from lines of its answers that begin with the same words; where an answer
+may hold a second task all the same, the candidate is called ambiguous. Teachers that say
+"Task:" and "Response:", or 指令 and 输出, are understood, but one reply has one set of names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from alpaca_cli.data.candidates import NAMES, Candidate, make_candidate
+from alpaca_cli.data.parsing_json import holds_json_tasks
+
+# Every repetition is bounded: a reply may be 100,000 underscores.
+_SPACE = r"[ \t\u00a0\u202f\u3000]"
+# What may decorate a label: spaces, `#`, `*`, `>`, dashes, emoji; no quotes, no brackets, no code.
+_DECOR = r"""(?:[^\w\n"'“”‘’{}\[\]()|`/$<\\@=%~+,;.:!?&^]|_)"""
+_LABEL = re.compile(
+    rf"""^(?P<before>{_DECOR}{{0,12}})
+    (?:(?P<number>\d{{1,4}})(?:[\ufe0f\u20e3]{{1,2}}|{_SPACE}?[.):、．）])
+       (?P<after>{_DECOR}{{0,8}}))?
+    (?P<name>{"|".join(NAMES)})
+    (?:{_SPACE}{{0,2}}[\#(№]?(?P<index>\d{{1,4}})\)?)?
+    (?:{_SPACE}?\([^()\n]{{1,30}}\))?
+    (?: {_SPACE}?[*_]{{0,3}}{_SPACE}?(?P<colon>[:：])[*_]{{0,3}}
+      | {_SPACE}?[*_]{{0,3}}{_SPACE}{{0,4}}$)""",
+    re.MULTILINE | re.IGNORECASE | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """A label at the beginning of a line.
+
+    Attributes:
+        end: where the field's text begins.
+        number: the task's, -1 without one.
+        listed: the number stands in front, as in a list.
+        style: how the label looks; labels of one reply mostly look alike.
+    """
+
+    start: int
+    end: int
+    name: str
+    number: int
+    listed: bool
+    style: tuple[bool, ...]
+
+    @property
+    def field(self) -> str:
+        return NAMES[self.name]
+
+    @property
+    def colon(self) -> bool:
+        return self.style[-1]
+
+    def like(self, other: _Label) -> int:
+        """In how many ways the two labels look alike."""
+        return sum(mine == theirs for mine, theirs in zip(self.style, other.style, strict=True))
+
+
+def _labels(text: str) -> Iterator[_Label]:
+    for match in _LABEL.finditer(text):
+        decor = match["before"] + (match["after"] or "")
+        heading, emphasis = "#" in decor, decor.endswith(("*", "_"))
+        if match["colon"] is None and not (heading or emphasis):
+            continue  # a word alone on its line
+        listed, index = match["number"] is not None, match["index"]
+        style = (listed, index is not None, heading, emphasis, match["colon"] is not None)
+        number = int(match["number"] or index or -1)
+        yield _Label(match.start(), match.end(), match["name"].lower(), number, listed, style)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of a reply that has tasks in text, by position.
+
+    Attributes:
+        instruction, output: the names that the reply has for them.
+    """
+
+    all: tuple[_Label, ...]
+    instruction: str
+    output: str
+
+    def surely_before(self, position: int) -> bool:
+        """Whether tasks in text begin there, so that what follows is inside of them."""
+        first = next(label for label in self.all if label.name == self.instruction)
+        if self.instruction in ("instruction", "指令"):
+            return first.start < position
+        # "Task: write three tasks as JSON" announces, it does not begin one.
+        return any(first.start < label.start < position for label in self.named(self.output))
+
+    def named(self, name: str) -> list[_Label]:
+        return [label for label in self.all if label.name == name]
+
+
+def begins_with_label(text: str) -> bool:
+    """Whether an instruction's label is the first thing in the text."""
+    first = next(_labels(text[:200]), None)
+    return first is not None and first.start == 0 and first.field == "instruction"
+
+
+def find_labels(text: str) -> Labels | None:
+    """The labels of a reply and its names of the fields; nothing when it has no tasks in text."""
+    found = tuple(_labels(text))
+    names: set[str] = set()
+    for label in found:
+        if label.field == "output" and names:
+            break
+        if label.field == "instruction":
+            names.add(label.name)
+    if not names:
+        return None
+    # A heading "Task 4" may precede "Instruction:", which is the surer name.
+    instruction = min(names, key=list(NAMES).index)
+    begun = next(n for n, label in enumerate(found) if label.name == instruction)
+    if found[begun].colon:
+        # Then a heading "### Input" without one is an answer's.
+        found = (*found[: begun + 1], *(label for label in found[begun + 1 :] if label.colon))
+    tasks: Counter[str] = Counter()
+    seen: set[str] = set()
+    for label in found[begun:]:
+        if label.name == instruction:
+            seen = set()
+        elif label.field == "output" and label.name not in seen:
+            seen.add(label.name)
+            tasks[label.name] += 1
+    if not tasks and instruction not in ("instruction", "指令"):
+        return None
+    # In most tasks; the surest name, or for other pairs of names the first, when there are several.
+    order = list(NAMES) if instruction in ("instruction", "指令") else list(tasks)
+    output = max(tasks, key=lambda name: (tasks[name], -order.index(name)), default="output")
+    return Labels(found, instruction, output)
+
+
+def text_candidates(text: str, labels: Labels, cut: bool) -> list[Candidate]:
+    """Candidates of a reply in labelled text.
+
+    Args:
+        labels: of `find_labels`.
+        cut: the reply ended at a limit: so did its last task.
+    """
+    text = _without_ending(text) if not cut else text
+    own = [
+        label for label in labels.all
+        if label.field == "input" or label.name in (labels.instruction, labels.output)
+    ]  # fmt: skip
+    starts = _starts(text, [label for label in own if label.name == labels.instruction])
+    wrapped = len(_FENCE.findall(text, 0, starts[0].start)) % 2 == 1
+    found: list[Candidate] = []
+    stops = [label.start for label in starts[1:]] + [len(text)]
+    at = 0
+    for start, stop in zip(starts, stops, strict=True):
+        while own[at].start < start.start:
+            at += 1
+        over = at
+        while over < len(own) and own[over].start < stop:
+            over += 1
+        part = [label for label in own[at:over] if label.end <= stop]
+        last = stop == len(text)
+        end, _ = _trimmed(text, start.end, stop, wrapped, last)
+        found.append(_task(text, part, end, labels, cut and last))
+    return found
+
+
+def _starts(text: str, labels: list[_Label]) -> list[_Label]:
+    """The labels that begin tasks.
+
+    In a numbered list a bare "Instruction:" is a line of somebody's answer. So is one that breaks
+    the count and is set off from what is before it by less than the others are.
+    """
+    numbered = [label for label in labels if label.number >= 0]
+    labels = [label for label in numbered or labels if label.start < len(text)]
+    gaps = [
+        _trimmed(text, before.end, after.start, False, False)[1]
+        for before, after in pairwise(labels)
+    ]
+    usual = min(gaps, key=lambda gap: (-gaps.count(gap), -gap), default=0)
+    starts = labels[:1]
+    for label, gap in zip(labels[1:], gaps, strict=True):
+        if gap >= usual or label.number == starts[-1].number + 1 > 0:
+            starts.append(label)
+    return starts
+
+
+def _task(text: str, part: list[_Label], end: int, labels: Labels, cut: bool) -> Candidate:
+    """The candidate of the labels from one instruction to before the next."""
+    start = part[0]
+    outputs = [label for label in part if label.name == labels.output]
+    output = max(outputs, key=start.like, default=None)
+    inputs = [
+        label for label in part
+        if label.field == "input" and (output is None or label.start < output.start)
+    ]  # fmt: skip
+    input = max(inputs, key=start.like, default=None)
+    chosen = [label for label in (start, input, output) if label is not None]
+    ends = [label.start for label in chosen[1:]] + [max(end, chosen[-1].end)]
+    fields = {label.field: text[label.end : stop] for label, stop in zip(chosen, ends, strict=True)}
+    if cut:
+        return make_candidate(fields, "truncated", f"the reply ends in its {chosen[-1].field}")
+    if any(_YAML_BLOCK.match(value) for value in fields.values()):
+        return make_candidate(fields, "malformed", "a YAML block, which this form does not have")
+    plain = make_candidate(fields)
+    rest = [label for label in part if label not in chosen]
+    if doubt := _doubt(text, rest, chosen, bool(plain.input), text[start.end : end]):
+        return make_candidate(fields, "ambiguous", doubt)
+    return plain
+
+
+def _doubt(text: str, rest: list[_Label], chosen: list[_Label], with_input: bool, body: str) -> str:
+    """Why these fields may be those of two tasks; empty when they are one."""
+    start, last = chosen[0], chosen[-1]
+    follow = {(last.field, last.style): last.start}
+    for label in reversed(rest):
+        if label.listed:
+            return "a field holds labels of another task"
+        if label.field == "instruction":
+            _, gap = _trimmed(text, start.end, label.start, False, False)
+            if gap > 1 or follow.get(("output", label.style), -1) > label.start:
+                return "a field holds another task"
+        elif last.field == "output" and label.start > last.start:
+            alike = start.like(label) >= start.like(last)
+            if alike and (label.field == "input" or with_input):
+                return f"a second {label.field} follows the output"
+        key = label.field, label.style
+        follow[key] = max(label.start, follow.get(key, -1))
+    if _THOUGHT_LINE.search(body):
+        return "a thought stands in a field"
+    return "a list of tasks in JSON stands in a field" if holds_json_tasks(body) else ""
+
+
+_YAML_BLOCK = re.compile(r"[ \t]*[|>][+-]?[ \t]*\n")
+_THOUGHT_LINE = re.compile(r"^</?think(?:ing)?>", re.MULTILINE)
+
+
+# --- what stands between tasks ------------------------------------------------------------------
+
+_FENCE = re.compile(r"^[ \t]*```\w{0,20}[ \t]*$", re.MULTILINE)
+_RULE = re.compile(r"[ \t]*(?:#{2,}|-{3,}|\*{3,}|={3,}|_{3,})[ \t]*")
+_WORDS = r"(?:tasks?|examples?|instructions?|prompts?)"
+_HEADING = re.compile(
+    rf"[ \t]*(?:[#*_>\d️⃣.]{{0,6}}[ \t]*(?:Task|Example)[ \t]*\#?\d{{1,4}}[ \t]*[.:]?[*_]{{0,3}}"
+    rf"|(?:\#{{1,6}}|[*_]{{2,3}})[ \t]*(?:Task|Example)[ \t]*\#?\d{{1,4}}\b.{{0,80}}"
+    # "Here are the new tasks:"
+    rf"|[^:\n]{{0,80}}\b{_WORDS}\b[^:\n]{{0,40}}:[*_]{{0,3}})[ \t]*",
+    re.IGNORECASE,
+)
+_LONGEST_LINE = 200
+
+
+def _trimmed(text: str, begin: int, end: int, wrapped: bool, last: bool) -> tuple[int, int]:
+    """Where the text of a task ends that stands before `end`, and how clearly it is set off.
+
+    Args:
+        wrapped: the first task of the reply stands in a code fence.
+        last: no other task follows.
+
+    Returns:
+        The end without separators, headings and fences of the tasks around it; 0 when the next
+        task follows on the next line, 1 after an empty line, 2 after a separator or heading.
+    """
+    end, gap = _without_rules(text, begin, end, 0)
+    if not wrapped or not (begin_line := _fence_at(text, begin, end)):
+        return end, gap
+    if last:
+        odd = len(_FENCE.findall(text, begin, end)) % 2 == 1
+        return _without_rules(text, begin, begin_line, gap) if odd else (end, gap)
+    # The fence of the next task: this one's was closed before it.
+    closed, gap_before = _without_rules(text, begin, begin_line, gap)
+    closing = _fence_at(text, begin, closed)
+    return _without_rules(text, begin, closing, gap_before) if closing else (end, gap)
+
+
+def _without_rules(text: str, begin: int, end: int, gap: int) -> tuple[int, int]:
+    """The end without empty lines, separators and headings; and how clear the gap is."""
+    while True:
+        stop = end
+        while stop > begin and text[stop - 1].isspace():
+            stop -= 1
+        if text.count("\n", stop, end) > 1:
+            gap = max(gap, 1)
+        line = text.rfind("\n", begin, stop) + 1
+        if line <= begin or stop - line > _LONGEST_LINE:
+            return stop, gap
+        furniture = text[line:stop]
+        if not (_RULE.fullmatch(furniture) or _HEADING.fullmatch(furniture)):
+            return stop, gap
+        end, gap = line, 2
+
+
+def _fence_at(text: str, begin: int, end: int) -> int:
+    """Where the last line before `end` begins, if it is a code fence; else 0."""
+    line = text.rfind("\n", begin, end) + 1
+    return line if line > begin and _FENCE.fullmatch(text, line, end) else 0
+
+
+# A stop sequence that the server has left in the text, or the half of one.
+_BEGUN = re.compile(r"\n\#{2,}[ \t]*\n\s{0,4}\d{1,4}\.?[ \t]*(?:I\w{0,10})?\s*\Z")
+_FAREWELL = re.compile(
+    r"\n[ \t]*\n(?:let me know|please let|i hope|hope|feel free|would you like|these|those|if you)"
+    r"\b[^\n]{0,200}\b(?:tasks|instructions|prompts|(?:more|other|additional) examples)\b"
+    r"[^\n]{0,120}\Z",
+    re.IGNORECASE,
+)
+
+
+def _without_ending(text: str) -> str:
+    """The reply without what teachers say after the last task, and without a begun next one."""
+    if farewell := _FAREWELL.search(text, max(0, len(text) - 400)):
+        text = text[: farewell.start()]
+    if begun := _BEGUN.search(text, max(0, len(text) - 60)):
+        text = text[: begun.start()]
+    return text

@@ -1,0 +1,93 @@
+"""The judge's side of a generation: what it is still to score, and the scores it has given.
+
+Scores are journalled beside the replies that they are about, under the judge's own name and
+budget; a candidate is asked about once, unless another judge is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from alpaca_cli.core.records import Example
+from alpaca_cli.core.settings_generate import Judge
+from alpaca_cli.data.dispatch import Dispatcher, Row
+from alpaca_cli.data.judge import JudgeBuilder, read_scores
+from alpaca_cli.data.ledger import Ledger
+from alpaca_cli.data.pool import Answer, Pool
+from alpaca_cli.data.prompts import Request
+from alpaca_cli.data.spending import Spending
+from alpaca_cli.data.teacher import Refused, Unsupported
+
+STAMP = {"of": "judge"}  # on every journal row of a judge
+
+
+class Judging:
+    """What is asked of a judge; see `dispatch.Work`.
+
+    Args:
+        scored: called when scores have come in.
+    """
+
+    def __init__(self, settings: Judge, pool: Pool, scored: Callable[[], Awaitable[None]]) -> None:
+        self.settings = settings
+        price = settings.teacher.price
+        self.spending = Spending(price, usd=settings.max_cost, name="generate.judge")
+        self.ledger = Ledger(self.spending)
+        self.dispatcher: Dispatcher | None = None
+        self._build = JudgeBuilder(settings)
+        self._pool, self._scored = pool, scored
+        self._scores: dict[int, dict[int, float | None]] = {}
+        self._queue: dict[int, dict[int, Example]] = {}
+        self._asked: set[int] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be scored, nor being scored."""
+        return not self._queue and (self.dispatcher is None or self.dispatcher.idle)
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        """Count a row of the journal, and take its scores if they are this judge's."""
+        self.ledger.take(row)
+        if row["kind"] in ("reply", "failed") and row["judge"] == self._build.digest:
+            self._note(row)
+
+    def scores(self, answer: Answer) -> dict[int, float | None] | None:
+        """The scores of all promising candidates of an answer; None while some are missing."""
+        known = self._scores.get(answer.n, {})
+        missing = {i: e for i, e in self._pool.promising(answer).items() if i not in known}
+        if not missing:
+            return known
+        if answer.n not in self._asked:
+            self._asked.add(answer.n)
+            self._queue[answer.n] = missing
+        return None
+
+    def forget(self, n: int) -> None:
+        """Drop what is no longer needed of an answer that was judged."""
+        self._scores.pop(n, None)
+        self._asked.discard(n)
+
+    def next_request(self) -> Request | None:
+        """See `dispatch.Work`."""
+        if not self._queue:
+            return None
+        n = min(self._queue)
+        return self._build(n, self._queue.pop(n))
+
+    def instead(self, request: Request, problem: Refused | Unsupported) -> Request | None:
+        """See `dispatch.Work`: what cannot be judged is rejected as such."""
+        return None
+
+    async def land(self, rows: list[Row]) -> None:
+        """See `dispatch.Work`."""
+        for row in rows:
+            if row["kind"] in ("reply", "failed"):
+                self._note(row)
+        await self._scored()
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        items = row["items"]
+        told = read_scores(row["text"], len(items)) if row["kind"] == "reply" else []
+        scores = self._scores.setdefault(row["n"], {})
+        scores.update(zip(items, told or [None] * len(items), strict=True))
