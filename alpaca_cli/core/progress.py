@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 PLAIN_EVERY = 5.0  # seconds between plain lines
+RARER = 60.0  # after an hour a log gets a line a minute: a batch may take a day
 LIVE_EVERY = 0.25  # seconds between two drawings of a view
 
 
@@ -87,7 +88,7 @@ class Progress:
         else:
             say = partial(_say_line, self, view)
             try:
-                yield _at_most_every(PLAIN_EVERY, say)
+                yield _at_most_every(PLAIN_EVERY, say, 1 / RARER)
             finally:
                 say()
 
@@ -116,13 +117,20 @@ def _say_line(progress: Progress, view: View) -> None:
     progress.info(view.line())
 
 
-def _at_most_every(seconds: float, show: Callable[[], None]) -> Callable[[], None]:
-    """A function that calls `show`, but not more often than this."""
-    shown = time.monotonic()
+def _at_most_every(
+    seconds: float, show: Callable[[], None], slower: float = 0.0
+) -> Callable[[], None]:
+    """A function that calls `show`, but not more often than this.
+
+    Args:
+        slower: seconds between two calls for each second that has passed since the first.
+    """
+    began = shown = time.monotonic()
 
     def tick() -> None:
         nonlocal shown
-        if time.monotonic() - shown >= seconds:
+        now = time.monotonic()
+        if now - shown >= max(seconds, slower * (now - began)):
             show()
             shown = time.monotonic()
 

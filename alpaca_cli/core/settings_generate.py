@@ -199,8 +199,9 @@ class Generate(Section):
     """Who writes the tasks."""
 
     mode: Literal["online", "batch"] = "online"
-    """`batch`: through the provider's Batch API, often at half price, within a day. Online and
-    batch runs share the journal and continue each other."""
+    """`batch`: through the provider's Batch API, often at half price (`price.batch`), within a day.
+    The first request still goes online, to find out how the endpoint is asked. Online and batch
+    runs share the journal and continue each other; a batch that is open is collected first."""
 
     batch: Batch = Batch()
 

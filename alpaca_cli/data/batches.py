@@ -245,7 +245,7 @@ class BatchDispatcher:
             await self._give_up(wave)
             return
         shown = f"batch {wave.id}" if wave.id else "a batch that may have been submitted"
-        self._say(f"{shown} is still open: its {len(wave.left):,} replies come first")
+        self._say(f"{shown} is still open: it is collected before anything else is asked")
         for most in (replace(request.most, batch=True) for request in wave.left):
             if self._spending.reserve(most):
                 wave.reserved.append(most)
@@ -336,9 +336,9 @@ class BatchDispatcher:
         await wave.mark(state="done", status=status, **counts)
         if wave.fresh:  # what was left open is no more under way than what was never asked
             self._again |= found.unanswered()
-        left = len(wave.requests) - found.replies - len(refused)
-        again = f", {left:,} without a reply" if left else ""
-        self._say(f"batch {wave.id}: {status}, {found.replies:,} replies{again}")
+        self._say(
+            f"batch {wave.id}: {status}, {found.replies:,} of {len(wave.requests):,} answered"
+        )
         if (reason := found.hopeless(status)) is not None:
             self.stop(reason)
 

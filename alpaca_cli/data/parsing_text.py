@@ -77,28 +77,39 @@ def _labels(text: str) -> Iterator[_Label]:
         yield _Label(match.start(), match.end(), match["name"].lower(), number, listed, style)
 
 
+# Names that nothing else is called by at the beginning of a line.
+_SUREST = ("instruction", "指令")
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
     """The labels of a reply that has tasks in text, by position.
 
     Attributes:
         instruction, output: the names that the reply has for them.
+        colon: labels end in one; a heading "### Input" without one is an answer's.
     """
 
     all: tuple[_Label, ...]
     instruction: str
     output: str
+    colon: bool
 
     def surely_before(self, position: int) -> bool:
         """Whether tasks in text begin there, so that what follows is inside of them."""
-        first = next(label for label in self.all if label.name == self.instruction)
-        if self.instruction in ("instruction", "指令"):
+        first = self.named(self.instruction)[0]
+        if self.instruction in _SUREST:
             return first.start < position
         # "Task: write three tasks as JSON" announces, it does not begin one.
         return any(first.start < label.start < position for label in self.named(self.output))
 
+    def own(self, label: _Label) -> bool:
+        """Whether the label is one of those that this reply has for its tasks."""
+        named = label.field == "input" or label.name in (self.instruction, self.output)
+        return named and label.colon >= self.colon
+
     def named(self, name: str) -> list[_Label]:
-        return [label for label in self.all if label.name == name]
+        return [label for label in self.all if label.name == name and self.own(label)]
 
 
 def begins_with_label(text: str) -> bool:
@@ -112,7 +123,7 @@ def find_labels(text: str) -> Labels | None:
     found = tuple(_labels(text))
     names: set[str] = set()
     for label in found:
-        if label.field == "output" and names:
+        if label.field != "instruction" and names:
             break
         if label.field == "instruction":
             names.add(label.name)
@@ -121,23 +132,21 @@ def find_labels(text: str) -> Labels | None:
     # A heading "Task 4" may precede "Instruction:", which is the surer name.
     instruction = min(names, key=list(NAMES).index)
     begun = next(n for n, label in enumerate(found) if label.name == instruction)
-    if found[begun].colon:
-        # Then a heading "### Input" without one is an answer's.
-        found = (*found[: begun + 1], *(label for label in found[begun + 1 :] if label.colon))
+    colon = found[begun].colon
     tasks: Counter[str] = Counter()
     seen: set[str] = set()
     for label in found[begun:]:
         if label.name == instruction:
             seen = set()
-        elif label.field == "output" and label.name not in seen:
+        elif label.field == "output" and label.name not in seen and label.colon >= colon:
             seen.add(label.name)
             tasks[label.name] += 1
-    if not tasks and instruction not in ("instruction", "指令"):
+    if not tasks and instruction not in _SUREST:
         return None
     # In most tasks; the surest name, or for other pairs of names the first, when there are several.
-    order = list(NAMES) if instruction in ("instruction", "指令") else list(tasks)
+    order = list(NAMES) if instruction in _SUREST else list(tasks)
     output = max(tasks, key=lambda name: (tasks[name], -order.index(name)), default="output")
-    return Labels(found, instruction, output)
+    return Labels(found, instruction, output, colon)
 
 
 def text_candidates(text: str, labels: Labels, cut: bool) -> list[Candidate]:
@@ -147,93 +156,120 @@ def text_candidates(text: str, labels: Labels, cut: bool) -> list[Candidate]:
         labels: of `find_labels`.
         cut: the reply ended at a limit: so did its last task.
     """
-    text = _without_ending(text) if not cut else text
-    own = [
-        label for label in labels.all
-        if label.field == "input" or label.name in (labels.instruction, labels.output)
-    ]  # fmt: skip
-    starts = _starts(text, [label for label in own if label.name == labels.instruction])
+    text = text if cut else _without_ending(text)
+    starts = _starts(text, labels)
     wrapped = len(_FENCE.findall(text, 0, starts[0].start)) % 2 == 1
+    place = {label.start: n for n, label in enumerate(labels.all)}
+    bounds = [place[start.start] for start in starts] + [len(labels.all)]
+    stops = [start.start for start in starts[1:]] + [len(text)]
     found: list[Candidate] = []
-    stops = [label.start for label in starts[1:]] + [len(text)]
-    at = 0
-    for start, stop in zip(starts, stops, strict=True):
-        while own[at].start < start.start:
-            at += 1
-        over = at
-        while over < len(own) and own[over].start < stop:
-            over += 1
-        part = [label for label in own[at:over] if label.end <= stop]
+    for (first, over), stop in zip(pairwise(bounds), stops, strict=True):
+        part = [label for label in labels.all[first:over] if label.end <= stop]
         last = stop == len(text)
-        end, _ = _trimmed(text, start.end, stop, wrapped, last)
-        found.append(_task(text, part, end, labels, cut and last))
+        chosen = _chosen(part, labels)
+        end = _trimmed(text, chosen[-1].end, stop, wrapped, last)[0]
+        part = [label for label in part if label.start < end or label in chosen]
+        found.append(_task(text, part, chosen, end, labels, cut and last))
     return found
 
 
-def _starts(text: str, labels: list[_Label]) -> list[_Label]:
+def _starts(text: str, labels: Labels) -> list[_Label]:
     """The labels that begin tasks.
 
-    In a numbered list a bare "Instruction:" is a line of somebody's answer. So is one that breaks
-    the count and is set off from what is before it by less than the others are.
+    In a numbered list a bare "Instruction:" is a line of somebody's answer, and the other way
+    round. So is one that breaks the count and is set off from what is before it by less than the
+    others are.
     """
-    numbered = [label for label in labels if label.number >= 0]
-    labels = [label for label in numbered or labels if label.start < len(text)]
+    found = [label for label in labels.named(labels.instruction) if label.start < len(text)]
+    numbered = [label for label in found if label.number >= 0]
+    if numbered:
+        begun, listed = found[0].start, numbered[0].start
+        between = [label for label in labels.all if begun < label.start < listed]
+        bare = any(label.field != "instruction" and labels.own(label) for label in between)
+        found = [label for label in found if label.number < 0] if bare else numbered
     gaps = [
         _trimmed(text, before.end, after.start, False, False)[1]
-        for before, after in pairwise(labels)
+        for before, after in pairwise(found)
     ]
     usual = min(gaps, key=lambda gap: (-gaps.count(gap), -gap), default=0)
-    starts = labels[:1]
-    for label, gap in zip(labels[1:], gaps, strict=True):
+    starts = found[:1]
+    for label, gap in zip(found[1:], gaps, strict=True):
         if gap >= usual or label.number == starts[-1].number + 1 > 0:
             starts.append(label)
     return starts
 
 
-def _task(text: str, part: list[_Label], end: int, labels: Labels, cut: bool) -> Candidate:
-    """The candidate of the labels from one instruction to before the next."""
+def _chosen(part: list[_Label], labels: Labels) -> list[_Label]:
+    """The labels of a task's fields, of those from its instruction to before the next one's."""
     start = part[0]
-    outputs = [label for label in part if label.name == labels.output]
-    output = max(outputs, key=start.like, default=None)
-    inputs = [
-        label for label in part
-        if label.field == "input" and (output is None or label.start < output.start)
-    ]  # fmt: skip
+    outputs = [label for label in part if label.name == labels.output and labels.own(label)]
+    last = max(outputs, key=start.like, default=None)
+    inputs = [label for label in part if label.field == "input" and labels.own(label)]
+    if last is not None:
+        inputs = [label for label in inputs if label.start < last.start]
     input = max(inputs, key=start.like, default=None)
-    chosen = [label for label in (start, input, output) if label is not None]
-    ends = [label.start for label in chosen[1:]] + [max(end, chosen[-1].end)]
+    return [label for label in (start, input, last) if label is not None]
+
+
+def _task(
+    text: str, part: list[_Label], chosen: list[_Label], end: int, labels: Labels, cut: bool
+) -> Candidate:
+    """The candidate whose fields begin at the chosen labels."""
+    ends = [label.start for label in chosen[1:]] + [end]
     fields = {label.field: text[label.end : stop] for label, stop in zip(chosen, ends, strict=True)}
     if cut:
         return make_candidate(fields, "truncated", f"the reply ends in its {chosen[-1].field}")
-    if any(_YAML_BLOCK.match(value) for value in fields.values()):
+    if any(
+        _YAML_BLOCK.match(text, label.end) and text[label.start : label.end].islower()
+        for label in chosen
+    ):
         return make_candidate(fields, "malformed", "a YAML block, which this form does not have")
     plain = make_candidate(fields)
     rest = [label for label in part if label not in chosen]
-    if doubt := _doubt(text, rest, chosen, bool(plain.input), text[start.end : end]):
-        return make_candidate(fields, "ambiguous", doubt)
-    return plain
+    doubt = _doubt(text, rest, chosen, labels, bool(plain.input))
+    if not doubt and _THOUGHT_LINE.search(text, chosen[0].end, end):
+        doubt = "a thought stands in a field"
+    if not doubt and holds_json_tasks(text[chosen[0].end : end]):
+        doubt = "a list of tasks in JSON stands in a field"
+    return make_candidate(fields, "ambiguous", doubt) if doubt else plain
 
 
-def _doubt(text: str, rest: list[_Label], chosen: list[_Label], with_input: bool, body: str) -> str:
-    """Why these fields may be those of two tasks; empty when they are one."""
+def _doubt(
+    text: str, rest: list[_Label], chosen: list[_Label], labels: Labels, with_input: bool
+) -> str:
+    """Why the fields may be those of two tasks, by the labels inside them; empty when they are one.
+
+    Questions and answers may well stand in an answer, code prints "Output: 3": labels count when
+    they look like this task's own, or are set off like a task.
+    """
     start, last = chosen[0], chosen[-1]
-    follow = {(last.field, last.style): last.start}
+    # Where the last output's label of each style is; of any style under None.
+    outputs: dict[tuple[bool, ...] | None, int] = {}
+    if last.field == "output":
+        outputs = {last.style: last.start, None: last.start}
     for label in reversed(rest):
-        if label.listed:
+        own = labels.own(label)
+        if label.listed and own:
             return "a field holds labels of another task"
         if label.field == "instruction":
-            _, gap = _trimmed(text, start.end, label.start, False, False)
-            if gap > 1 or follow.get(("output", label.style), -1) > label.start:
+            off = _trimmed(text, start.end, label.start, False, False)[1] > 1
+            paired = outputs.get(label.style, -1) > label.start
+            if own and (off or paired):
                 return "a field holds another task"
-        elif last.field == "output" and label.start > last.start:
-            alike = start.like(label) >= start.like(last)
-            if alike and (label.field == "input" or with_input):
+            alike = label.style in (start.style, last.style)
+            question = label.name in ("question", "问题")
+            ruled = _AFTER_RULE.search(text, max(start.end, label.start - 80), label.start)
+            followed = outputs.get(None, -1) > label.start
+            if (paired and (alike or not question)) or (ruled and (followed or not question)):
+                return "a field holds another task, with other labels"
+        elif own and last.field == "output" and label.start > last.start:
+            close = start.like(label) >= start.like(last)
+            if close and (label.field == "input" or with_input):
                 return f"a second {label.field} follows the output"
-        key = label.field, label.style
-        follow[key] = max(label.start, follow.get(key, -1))
-    if _THOUGHT_LINE.search(body):
-        return "a thought stands in a field"
-    return "a list of tasks in JSON stands in a field" if holds_json_tasks(body) else ""
+        if label.field == "output":
+            for style in (label.style, None):
+                outputs[style] = max(label.start, outputs.get(style, -1))
+    return ""
 
 
 _YAML_BLOCK = re.compile(r"[ \t]*[|>][+-]?[ \t]*\n")
@@ -244,15 +280,20 @@ _THOUGHT_LINE = re.compile(r"^</?think(?:ing)?>", re.MULTILINE)
 
 _FENCE = re.compile(r"^[ \t]*```\w{0,20}[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"[ \t]*(?:#{2,}|-{3,}|\*{3,}|={3,}|_{3,})[ \t]*")
-_WORDS = r"(?:tasks?|examples?|instructions?|prompts?)"
+_AFTER_RULE = re.compile(rf"\n{_RULE.pattern}\s*\Z")
+_NUMBERED = r"(?:Task|Example)[ \t]*\#?\d{1,4}"
+# "### Task 3: Grammar"
 _HEADING = re.compile(
-    rf"[ \t]*(?:[#*_>\d️⃣.]{{0,6}}[ \t]*(?:Task|Example)[ \t]*\#?\d{{1,4}}[ \t]*[.:]?[*_]{{0,3}}"
-    rf"|(?:\#{{1,6}}|[*_]{{2,3}})[ \t]*(?:Task|Example)[ \t]*\#?\d{{1,4}}\b.{{0,80}}"
-    # "Here are the new tasks:"
-    rf"|[^:\n]{{0,80}}\b{_WORDS}\b[^:\n]{{0,40}}:[*_]{{0,3}})[ \t]*",
+    rf"[ \t]*(?:\#{{1,6}}|[*_]{{2,3}})[ \t]*{_NUMBERED}\b.{{0,80}}", re.IGNORECASE
+)
+# "Task 3:", "Here are the new tasks:"; between two tasks, after an empty line.
+_ANNOUNCEMENT = re.compile(
+    rf"[ \t>*_-]{{0,8}}(?:{_NUMBERED}[ \t]*[.:]?"
+    r"|[^:\n]{0,80}\b(?:tasks?|examples?|instructions?|prompts?)\b[^:\n]{0,40}:)[ \t*_]{0,8}",
     re.IGNORECASE,
 )
 _LONGEST_LINE = 200
+_SOMETHING = re.compile(r"\S")
 
 
 def _trimmed(text: str, begin: int, end: int, wrapped: bool, last: bool) -> tuple[int, int]:
@@ -266,19 +307,20 @@ def _trimmed(text: str, begin: int, end: int, wrapped: bool, last: bool) -> tupl
         The end without separators, headings and fences of the tasks around it; 0 when the next
         task follows on the next line, 1 after an empty line, 2 after a separator or heading.
     """
-    end, gap = _without_rules(text, begin, end, 0)
-    if not wrapped or not (begin_line := _fence_at(text, begin, end)):
+    end, gap = _without_rules(text, begin, end, 0, last)
+    fence = _fence_at(text, begin, end) if wrapped else 0
+    if not fence:
         return end, gap
     if last:
         odd = len(_FENCE.findall(text, begin, end)) % 2 == 1
-        return _without_rules(text, begin, begin_line, gap) if odd else (end, gap)
+        return _without_rules(text, begin, fence, gap, last) if odd else (end, gap)
     # The fence of the next task: this one's was closed before it.
-    closed, gap_before = _without_rules(text, begin, begin_line, gap)
+    closed, wider = _without_rules(text, begin, fence, gap, last)
     closing = _fence_at(text, begin, closed)
-    return _without_rules(text, begin, closing, gap_before) if closing else (end, gap)
+    return _without_rules(text, begin, closing, wider, last) if closing else (end, gap)
 
 
-def _without_rules(text: str, begin: int, end: int, gap: int) -> tuple[int, int]:
+def _without_rules(text: str, begin: int, end: int, gap: int, last: bool) -> tuple[int, int]:
     """The end without empty lines, separators and headings; and how clear the gap is."""
     while True:
         stop = end
@@ -289,9 +331,14 @@ def _without_rules(text: str, begin: int, end: int, gap: int) -> tuple[int, int]
         line = text.rfind("\n", begin, stop) + 1
         if line <= begin or stop - line > _LONGEST_LINE:
             return stop, gap
-        furniture = text[line:stop]
-        if not (_RULE.fullmatch(furniture) or _HEADING.fullmatch(furniture)):
-            return stop, gap
+        words = text[line:stop]
+        if not (_RULE.fullmatch(words) or _HEADING.fullmatch(words)):
+            # An announcement never is the whole of an answer: "Task 3" may be one.
+            content = _SOMETHING.search(text, begin, line)
+            line_before = text[max(begin, line - _LONGEST_LINE) : line].split("\n")[-2]
+            set_off = not line_before.strip() or _RULE.fullmatch(line_before)
+            if last or not (content and set_off and _ANNOUNCEMENT.fullmatch(words)):
+                return stop, gap
         end, gap = line, 2
 
 

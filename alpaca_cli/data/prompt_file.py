@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alpaca_cli.core.errors import UsageError, did_you_mean
-from alpaca_cli.core.files import disk_error
 
 PLACES = {
     "tasks": "how many new tasks to write",
@@ -49,16 +48,16 @@ def load_prompt(path: Path, demonstrations: bool) -> PromptText:
 
     Raises:
         UsageError: the file cannot be read, or names an unknown place (with file and line), or
-            has none for what must be told.
+            has none for what must be told, or no user message.
     """
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}:{line}: not UTF-8 text: {error.reason}") from error
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{number}: not UTF-8 text: {error.reason}") from error
     except OSError as error:
-        raise disk_error(error, path) from error
-    for number, line in enumerate(text.splitlines(), 1):
+        raise UsageError(f"generate.prompt: {path}: {error.strerror or error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
         for name in _PLACE.findall(line):
             if name not in PLACES:
                 raise UsageError(
@@ -76,9 +75,11 @@ def load_prompt(path: Path, demonstrations: bool) -> PromptText:
                 else "the prompt must say how many tasks to write",
             )
     parts = re.split(r"^---[ \t]*(?:\n|\Z)", text, maxsplit=1, flags=re.MULTILINE)
-    if len(parts) == 1:
-        return PromptText("", text.strip())
-    return PromptText(parts[0].strip(), parts[1].strip())
+    system, user = parts if len(parts) == 2 else ("", text)
+    if not user.strip():
+        number = text[: len(system)].count("\n") + 1
+        raise UsageError(f"{path}:{number}: after `---` there is no user message")
+    return PromptText(system.strip(), user.strip())
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:

@@ -95,18 +95,18 @@ class Generation:
             if row.get("of") == "judge":
                 if self.judging is not None:
                     self.judging.take(row)
-                continue
-            if row["kind"] in ("reply", "failed"):
-                self._check(row, path)
-            self.ledger.take(row)
+            else:
+                if row["kind"] in ("reply", "failed"):
+                    self._check(row, path)
+                self.ledger.take(row)
+                if row["kind"] == "mode":
+                    self._mode, self._tries = row["mode"], 0
+            for _ in self._judge():  # at once: not all texts need be in memory
+                pass
         self.ledger.finish()
         if self.judging is not None:
             self.judging.ledger.finish()
         self.replayed = len(self.ledger.answers)
-        if self.ledger.mode in self.build.modes:
-            self._mode = self.build.modes[self.build.modes.index(self.ledger.mode)]
-        for _ in self._judge():
-            pass
 
     def _check(self, row: Mapping[str, Any], path: Path) -> None:
         shown = [self._seeds.get(name) for name in row["demonstrations"]]

@@ -89,6 +89,11 @@ class View:
                 figures.append(("endpoint", state))
         if work.spending.price is not None:
             figures.append(("cost", self._money()))
+        if work.judging is not None:
+            scored = f"{work.judging.pending:,} replies to score"
+            if work.judging.spending.price is not None:
+                scored += f", ${work.judging.spending.spent:.4f}"
+            figures.append(("judge", scored))
         return figures
 
     def _pace(self) -> tuple[float, float, float]:

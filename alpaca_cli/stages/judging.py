@@ -42,6 +42,11 @@ class Judging:
         self._asked: set[int] = set()
 
     @property
+    def pending(self) -> int:
+        """Replies whose candidates are to be scored, or being scored."""
+        return len(self._queue) + (0 if self.dispatcher is None else self.dispatcher.in_flight)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is to be scored, nor being scored."""
         return not self._queue and (self.dispatcher is None or self.dispatcher.idle)
@@ -91,3 +96,8 @@ class Judging:
         told = read_scores(row["text"], len(items)) if row["kind"] == "reply" else []
         scores = self._scores.setdefault(row["n"], {})
         scores.update(zip(items, told or [None] * len(items), strict=True))
+        for item in items:  # of a replay: they were wanted before their row was read
+            self._queue.get(row["n"], {}).pop(item, None)
+        if not self._queue.get(row["n"], items):
+            del self._queue[row["n"]]
+            self._asked.discard(row["n"])

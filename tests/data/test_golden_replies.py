@@ -86,8 +86,10 @@ def squeezed(text: str) -> str:
     return re.sub(r"[\s\\]+", "", text)
 
 
-PIECES = ["\n", "###\n", "1. Instruction: ", "\n2. Output:\n", "Input: ", "```\n", '"', "}", "{", "\\",
-          ", ", "---\n", "**", "<think>", "</think>\n", '{"instruction": "', "\ud83d", "\x00"]  # fmt: skip
+PIECES = [
+    *("\n", "###\n", "---\n", "**", "```\n", "1. Instruction: ", "\n2. Output:\n", "Input: "),
+    *('"', "}", "{", "\\", ", ", '{"instruction": "', "<think>", "</think>\n", "\ud83d", "\x00"),
+]
 
 
 @st.composite
@@ -151,8 +153,8 @@ def marked_tasks(draw: st.DrawFn, contents: st.SearchStrategy[str]) -> list[Exam
 
 
 @st.composite
-def decorated(draw: st.DrawFn, tasks: list[Example]) -> str:
-    """Tasks in labelled text, decorated in one way, or in a different way each."""
+def decorated(draw: st.DrawFn, tasks: list[Example], same: str) -> str:
+    """Tasks in labelled text: `same` style, names of the fields, or both in all of them."""
     numbers = draw(
         st.sampled_from([itertools.count(1), itertools.count(4), itertools.repeat(1)])
         if draw(st.booleans())
@@ -166,13 +168,16 @@ def decorated(draw: st.DrawFn, tasks: list[Example]) -> str:
                          "\n```\n\n```\n"]),
         st.sampled_from(["<noinput>", "None", "N/A", "", "(no input required)"]),
         st.sampled_from(["\n", " "]),
-        st.sampled_from([("Instruction", "Output"), ("Task", "Response"), ("Question", "Answer")]),
     )  # fmt: skip
-    style = draw(styles)
-    same = draw(st.booleans())
+    pairs = st.sampled_from([("Instruction", "Output"), ("Task", "Response"), ("Prompt", "Answer")])
+    style, names = draw(styles), draw(pairs)
     parts = []
     for n, task in zip(numbers, tasks, strict=False):
-        label, between, none, gap, names = style if same else draw(styles)
+        if same == "style":
+            names = draw(pairs)
+        elif same == "names":
+            style = draw(styles)
+        label, between, none, gap = style
         gap = gap if ":" in label or "：" in label else "\n"
         lines = [label.format(n=n, name=names[0]) + gap + task.instruction]
         if task.input or draw(st.booleans()):
@@ -188,10 +193,19 @@ def marks(candidate: Candidate) -> set[str]:
     return set(re.findall(r"[xyz][mn](\d)q", text))
 
 
-@given(st.data(), marked_tasks(st.one_of(SAFE, TRICKY)), st.sampled_from(["stop", "length"]))
-def test_no_decoration_merges_two_tasks(data: st.DataObject, tasks: list[Example], r: str) -> None:
-    text = data.draw(decorated(tasks))
-    for candidate in parse_reply(text, r):
+# Other names in another style may be an answer's questions and answers; and with labels of another
+# style in every field, nobody could tell what is whose.
+@given(
+    st.data(),
+    st.sampled_from([("all", SAFE | TRICKY), ("style", SAFE), ("names", SAFE)]),
+    st.sampled_from(["stop", "length"]),
+)
+def test_no_decoration_merges_two_tasks(
+    data: st.DataObject, kind: tuple[str, st.SearchStrategy[str]], reason: str
+) -> None:
+    same, contents = kind
+    text = data.draw(decorated(data.draw(marked_tasks(contents)), same))
+    for candidate in parse_reply(text, reason):
         if not candidate.fault:
             assert len(marks(candidate)) <= 1
 
