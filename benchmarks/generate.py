@@ -6,9 +6,11 @@
     python benchmarks/generate.py --52k [--target 52000]
 
 The server (`generate_server.py`) answers every request after the same time, any number at once, so
-a perfect client needs rounds x latency. Told are the share of that which each client reaches, and
-the CPU time of its process per request. Every client gets the same requests and replies, in a
-process of its own, and one request first, off the clock, for imports and connections.
+a perfect client needs rounds x latency. Told are the share of that which each client reaches, from
+its first to its last instant and in the middle half of the replies, where starting slowly and
+running out count for nothing; and the CPU time of its process per request. Every client gets the
+same requests and replies, in a process of its own, and one request first, off the clock, for
+imports.
 
 The bare loop is a semaphore and `asyncio.gather` over the SDK client that alpaca uses, and keeps
 nothing. alpaca also builds the requests, journals what is sent and every reply durably, parses
@@ -17,8 +19,9 @@ request is the one that settles how to ask, as in every run that goes on; `from 
 request, which is alone in flight, on the clock. curator (`generate_peers.py`) is asked when
 `--curator` names an interpreter that has it.
 
-`--memory`: what the process keeps over many requests, with replies that are new, and with few
-that come again and again. `--52k`: the recipe as a user runs it, but for the URL, and a replay.
+`--memory`: what the process keeps over many requests: with replies that are new, with few that
+come again and again, and with few of one task; so what a request, an example kept and one rejected
+leave behind can be told apart. `--52k`: the recipe as users run it, but for the URL; and a replay.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.request import urlopen
 
+import numpy as np
 from rich.console import Console
 
 from alpaca_cli.core.errors import BudgetStop
@@ -53,6 +57,7 @@ from alpaca_cli.data.endpoint import wire_body
 from alpaca_cli.data.seeds import load_seeds
 from alpaca_cli.data.teacher import open_client
 from alpaca_cli.stages import generate
+from alpaca_cli.stages.asking import ask
 from alpaca_cli.stages.generation import Generation
 
 Result = TypeVar("Result")
@@ -79,10 +84,10 @@ class Measured(NamedTuple):
 
 
 @contextmanager
-def serving(latency: float, replies: int) -> Iterator[str]:
+def serving(latency: float, replies: int, tasks: int = 20) -> Iterator[str]:
     """The server; yields its URL."""
-    command = [sys.executable, str(HERE / "generate_server.py")]
-    command += ["--latency", str(latency), "--replies", str(replies)]
+    command = [sys.executable, str(HERE / "generate_server.py"), "--latency", str(latency)]
+    command += ["--replies", str(replies), "--tasks", str(tasks)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -98,11 +103,13 @@ def state(url: str) -> dict[str, float]:
         return told
 
 
-def recipe(url: str, requests: int, in_flight: int, novelty: float = 0.7) -> Recipe:
+def recipe(
+    url: str, requests: int, in_flight: int, *, novelty: float = 0.7, tasks: int = 20
+) -> Recipe:
     section = {
         "teacher": {"kind": "openai", "model": "m", "base_url": url},
         "concurrency": in_flight, "max_requests": requests, "novelty": novelty,
-        "target": 10**9, "min_yield": 0,
+        "tasks_per_request": tasks, "target": 10**9, "min_yield": 0,
     }  # fmt: skip
     return Recipe.model_validate({"generate": section})
 
@@ -116,26 +123,26 @@ def throughput(in_flight: Sequence[int], rounds: int, latency: float, curator: s
         for concurrency in in_flight:
             requests = rounds * concurrency
             print(f"\n{requests:,} requests, {concurrency} in flight, {latency:g} s each")
-            heads = ("seconds", "of ideal", "CPU/request", "beyond SDK", "server saw")
+            heads = ("seconds", "of ideal", "middle half", "CPU/request", "beyond SDK", "in flight")
             print(f"{'':34}" + "".join(f"{head:>13}" for head in heads))
-            asked = (url, requests, concurrency)
             sdk = 0.0
             for name, client in CLIENTS.items():
                 if name == "curator" and not curator:
                     print(f"{name:34}  not asked: --curator PYTHON")
                     continue
                 state(url)
-                clock, result = in_process_of_its_own(client, *asked, curator)
+                clock, result = in_process_of_its_own(client, url, requests, concurrency, curator)
+                seen = state(url)
                 cpu = clock.cpu / requests * 1000
                 sdk = sdk or cpu
                 print(
                     f"{name:34}{clock.seconds:13.1f}{rounds * latency / clock.seconds:13.1%}"
-                    f"{cpu:10.2f} ms{cpu - sdk:+10.2f} ms{state(url)['most']:13.0f}  {result}",
+                    f"{seen['rate'] * latency / concurrency:13.1%}{cpu:10.2f} ms"
+                    f"{cpu - sdk:+10.2f} ms{seen['most']:13.0f}  {result}",
                     flush=True,
                 )
-        told = state(url)
-        each = told["cpu"] / told["answered"] * 1000
-        print(f"\nthe server's own CPU, its start included: {each:.2f} ms per request")
+            each = seen["cpu"] / seen["answered"] * 1000
+            print(f"the server itself: {each:.2f} ms of CPU per request")
 
 
 def in_process_of_its_own(work: Callable[..., Result], *arguments: object) -> Result:
@@ -251,43 +258,39 @@ class Sample(NamedTuple):
 
 
 def memory(requests: int) -> None:
-    """Print how memory grows over the requests, with new replies and with repeated ones."""
-    for replies in (requests, FEW):
-        with serving(MEMORY_LATENCY, replies) as url:
-            begun, *samples = in_process_of_its_own(remembered, url, requests)
-        print(
-            f"\n{requests:,} requests, {MEMORY_IN_FLIGHT} in flight, {replies:,} different replies"
-        )
-        heads = ("requests", "kept", "rejected", "resident", "since the first")
-        print("".join(f"{head:>16}" for head in heads))
+    """Print how memory grows over the requests, and what each thing takes that is kept."""
+    grown = []
+    for replies, tasks in ((requests, 20), (FEW, 20), (FEW, 1)):
+        with serving(MEMORY_LATENCY, replies, tasks) as url:
+            samples = in_process_of_its_own(remembered, url, requests, tasks)
+        print(f"\n{replies:,} different replies of {tasks} tasks, {MEMORY_IN_FLIGHT} in flight")
+        print("".join(f"{head:>12}" for head in ("requests", "kept", "rejected", "resident")))
         for sample in samples:
-            print(
-                f"{sample.requests:16,}{sample.kept:16,}{sample.rejected:16,}"
-                f"{mebibytes(sample.resident):>16}{mebibytes(sample.resident - begun.resident):>16}"
-            )
-        first, last = samples[0], samples[-1]
-        grown = last.resident - first.resident
-        kept, asked = last.kept - first.kept, last.requests - first.requests
-        each = f"{grown / asked:,.0f} bytes per request"
-        print(
-            f"from the first line to the last: {each}, {grown / max(1, kept):,.0f} per example kept"
-        )
+            *counts, resident = sample
+            print("".join(f"{count:12,}" for count in counts) + f"{mebibytes(resident):>12}")
+        grown.append(np.subtract(samples[-1], samples[0]))
+    table = np.array(grown, dtype=float)
+    request, kept, rejected = np.linalg.solve(table[:, :3], table[:, 3])
+    print(
+        f"\nbytes that stay: {request:,.0f} of a request, {kept:,.0f} of an example kept, "
+        f"{rejected:,.0f} of one rejected"
+    )
 
 
-def remembered(url: str, requests: int) -> list[Sample]:
-    """Samples of a run, the first before anything was asked."""
-    work = Generation(recipe(url, requests, MEMORY_IN_FLIGHT), load_seeds("builtin"))
-    samples = [sample(work)]
+def remembered(url: str, requests: int, tasks: int) -> list[Sample]:
+    """Samples of a run at each of `MARKS`."""
+    what = recipe(url, requests, MEMORY_IN_FLIGHT, tasks=tasks)
+    work = Generation(what, load_seeds("builtin"))
+    samples: list[Sample] = []
 
     def tick() -> None:
-        if work.pool.requests >= MARKS[len(samples) - 1] * requests:
+        if len(samples) < len(MARKS) and work.pool.requests >= MARKS[len(samples)] * requests:
             samples.append(sample(work))
 
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder, "journal.jsonl")) as journal:
         progress = Progress(Console(file=StringIO()), quiet=True)
-        asyncio.run(work.ask(journal, progress, tick))
-        if len(samples) <= len(MARKS):
-            samples.append(sample(work))
+        asyncio.run(ask(work, journal, progress.info, tick))
+    tick()
     return samples
 
 

@@ -11,8 +11,9 @@ of the same kind as inputs and outputs. The embedded teacher's own tasks would n
 hundred requests it has nothing new to say. A request gets the next reply that is not taken, the
 same request the same reply again; when all are taken, they start over.
 
-`GET /state` tells how many requests were answered, how many were in flight at most since the last
-such question, and the seconds of CPU that the server has used.
+`GET /state` tells how many requests were answered since the last such question, how many were in
+flight at most, how many a second in the middle half of them, and the seconds of CPU that the
+server has used for them.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Replies:
 
     def __init__(self, made: list[str], latency: float) -> None:
         self.latency = latency
-        self.answered = self.in_flight = self.most = 0
+        self.in_flight = self.most = 0
+        self.answered: list[float] = []  # when
+        self._cpu = time.process_time()
         self._made = [completion(text) for text in made]
         self._taken: dict[str, int] = {}
 
@@ -87,8 +90,15 @@ class Replies:
         return text + json.dumps(usage).encode() + b"}"
 
     def state(self) -> bytes:
-        told = {"answered": self.answered, "most": self.most, "cpu": time.process_time()}
-        self.most = self.in_flight
+        times, cpu = self.answered, time.process_time()
+        middle = times[len(times) // 4 : 3 * len(times) // 4 + 1]
+        told = {
+            "answered": len(times),
+            "most": self.most,
+            "rate": (len(middle) - 1) / (middle[-1] - middle[0]) if len(middle) > 1 else 0.0,
+            "cpu": cpu - self._cpu,
+        }
+        self.answered, self.most, self._cpu = [], self.in_flight, cpu
         return json.dumps(told).encode()
 
 
@@ -129,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, reply: bytes) -> None:
         self._replies.in_flight -= 1
-        self._replies.answered += 1
+        self._replies.answered.append(time.monotonic())
         self._send(b"200 OK", reply)
 
     def _send(self, status: bytes, body: bytes) -> None:

@@ -46,6 +46,13 @@ class ProceduralTeacher(Section):
     """Task families it draws from; all of them when empty. `alpaca eval` asks the same ones."""
 
 
+# Fields of a request that have keys of their own, or would bring more than one reply is paid for.
+OURS = frozenset({
+    "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "n", "best_of", "stream",
+    "stop", "response_format", "temperature", "top_p", "service_tier",
+})  # fmt: skip
+
+
 class OpenAITeacher(Section):
     """Any endpoint that speaks the OpenAI HTTP protocol."""
 
@@ -106,6 +113,13 @@ class OpenAITeacher(Section):
 
     price: Price | None = None
     """Prices for the cost figures; unknown when not given."""
+
+    @field_validator("extra_body")
+    @classmethod
+    def _nothing_that_we_send(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in sorted(OURS & {name for name, given in value.items() if given is not None}):
+            raise ValueError(f"{name} is not for extra_body: budgets and replies depend on it")
+        return value
 
 
 def _teacher_tag(value: Any) -> Any:

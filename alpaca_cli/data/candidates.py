@@ -60,7 +60,8 @@ def make_candidate(fields: Mapping[str, str], fault: Fault = "", detail: str = "
     missing = [name for name in ("instruction", "output") if name not in fields]
     if not fault and (missing or not instruction):
         fault, detail = "missing_field", f"no {' and no '.join(missing or ['instruction'])}"
-    if _SURROGATE.search(instruction + input + output):
+    joined = instruction + input + output
+    if not joined.isascii() and _SURROGATE.search(joined):
         instruction, input, output = map(_encodable, (instruction, input, output))
         if not fault:
             fault, detail = "malformed", "half of a character pair"

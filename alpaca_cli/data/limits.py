@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-START = 32  # in flight at first: more only as replies come, twice as many in each round trip
+START = 128  # in flight at first: more only as replies come, twice as many in each round trip
 CUT = 0.8  # what a "too many" leaves of the limit; 0.8 kept more of a server busy than 0.5
 BACK = 4  # round trips until the limit is again where it was cut
 LONGEST_PAUSE = 60.0  # seconds, when the endpoint does not say how long
@@ -228,7 +228,7 @@ class Limits:
 
         Args:
             in_flight: requests that it is still working on.
-            latency: seconds that a reply usually takes.
+            latency: seconds that a reply usually takes; 0 when that is not known.
             wait: seconds of rest that it asked for.
         """
         self.overloads += 1
@@ -238,13 +238,14 @@ class Limits:
             if self._rounds == 0:  # else it is the same shortage as before the last pause
                 self._cut(in_flight)
             self._rounds += 1
-            self._hold_until = now + min(10.0, max(2.0, latency / 2))
+            self._hold_until = now + min(10.0, max(0.2, latency / 2))
         # What is still in flight is what the endpoint had room for.
         self.limit = max(1.0, min(self.limit, float(in_flight)))
         if wait is None and (resets := _until_reset(told, sent.tokens)):
             wait = resets
         if wait is None:
-            wait = self._jitter.uniform(0.5, 1) * min(LONGEST_PAUSE, 2.0 ** (self._rounds - 1))
+            usual = min(1.0, latency or 1.0) * 2.0 ** (self._rounds - 1)
+            wait = self._jitter.uniform(0.5, 1) * min(LONGEST_PAUSE, usual)
         else:
             wait *= self._jitter.uniform(1, 1.1)
         self.paused_until = max(self.paused_until, now + wait)

@@ -138,11 +138,13 @@ def content_findings(example: Example) -> Iterator[tuple[str, str]]:
     if says_none:
         yield "placeholder-input", f"input says {_quote(example.input)} instead of being empty"
     for name, text in fields:
+        filler = _filler(text.strip())
+        if filler and _ABOUT_DOTS.search(example.instruction):
+            filler = ""
         # An answer may be a template with [insert date]; a question may not.
-        filler = "" if _ABOUT_DOTS.search(example.instruction) else _filler(text.strip())
-        if not filler and name != "output" and not _ABOUT_TEMPLATES.search(example.instruction):
-            found = _INSERT.search(text)
-            filler = found[0] if found else ""
+        found = None if filler or name == "output" else _INSERT.search(text)
+        if found and not _ABOUT_TEMPLATES.search(example.instruction):
+            filler = found[0]
         if filler:
             yield "placeholder", f"{name} holds {_quote(filler)}"
     for name, text in fields:

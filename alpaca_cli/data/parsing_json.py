@@ -126,6 +126,8 @@ def _items(value: Any, depth: int = 0) -> list[Any]:
         inner, end = _decode(value, 0) if _START.match(value) else (None, None)
         return _items(inner, depth + 1) if end is not None else []
     if isinstance(value, dict):
+        if value.keys() == _USUAL:
+            return [value]
         named = {_field(key) for key, inner in value.items() if isinstance(inner, str)}
         if named >= {"instruction", "output"}:
             return [value]
@@ -141,8 +143,11 @@ def _items(value: Any, depth: int = 0) -> list[Any]:
     return []
 
 
+_USUAL = frozenset(FIELDS)
+
+
 def _field(key: str) -> str:
-    return NAMES.get(str(key).strip().lower(), "")
+    return key if key in _USUAL else NAMES.get(str(key).strip().lower(), "")
 
 
 def _from_value(item: Any) -> Candidate:
@@ -150,7 +155,8 @@ def _from_value(item: Any) -> Candidate:
         return Candidate(fault="malformed", detail=f"not an object: {excerpt(json.dumps(item))}")
     fields: dict[str, str] = {}
     wrong = "a key is there twice" if isinstance(item, _Twice) else ""
-    for key, value in _members(item):
+    members = item.items() if item.keys() == _USUAL else _members(item)
+    for key, value in members:
         name = _field(key)
         if value is None and name == "input":
             continue
@@ -180,10 +186,10 @@ def _members(item: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 _SPACE = re.compile(r"\s*+")
 _STRINGS = {
-    '"': re.compile(r'"((?:[^"\\]|\\.)*+)"(?=\s*[,:}])'),
-    "'": re.compile(r"'((?:[^'\\]|\\.)*+)'(?=\s*[,:}])"),
+    '"': re.compile(r'"((?:[^"\\]|\\.)*+)"'),
+    "'": re.compile(r"'((?:[^'\\]|\\.)*+)'"),
     # Typographic quotes inside would leave open which is the last.
-    "“": re.compile(r"“([^“”\\]*+(?:\\.[^“”\\]*+)*+)”(?=\s*[,:}])"),
+    "“": re.compile(r"“([^“”\\]*+(?:\\.[^“”\\]*+)*+)”"),
 }
 _SCALAR = re.compile(r"(?:-?\d[\d.eE+-]{0,30}|true|false|null|True|False|None)(?=\s*[,}])")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)

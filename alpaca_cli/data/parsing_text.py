@@ -17,7 +17,8 @@ from itertools import pairwise
 from alpaca_cli.data.candidates import NAMES, Candidate, make_candidate
 from alpaca_cli.data.parsing_json import holds_json_tasks
 
-# Every repetition is bounded: a reply may be 100,000 underscores.
+# Every repetition is bounded: a reply may be 100,000 underscores. Only names of ASCII letters are
+# names in any case: else "ı" would be an "i".
 _SPACE = r"[ \t\u00a0\u202f\u3000]"
 # What may decorate a label: spaces, `#`, `*`, `>`, dashes, emoji; no quotes, no brackets, no code.
 _DECOR = r"""(?:[^\w\n"'“”‘’{}\[\]()|`/$<\\@=%~+,;.:!?&^]|_)"""
@@ -25,7 +26,7 @@ _LABEL = re.compile(
     rf"""^(?P<before>{_DECOR}{{0,12}})
     (?:(?P<number>\d{{1,4}})(?:[\ufe0f\u20e3]{{1,2}}|{_SPACE}?[.):、．）])
        (?P<after>{_DECOR}{{0,8}}))?
-    (?P<name>{"|".join(NAMES)})
+    (?P<name>(?a:{"|".join(NAMES)}))
     (?:{_SPACE}{{0,2}}[\#(№]?(?P<index>\d{{1,4}})\)?)?
     (?:{_SPACE}?\([^()\n]{{1,30}}\))?
     (?: {_SPACE}?[*_]{{0,3}}{_SPACE}?(?P<colon>[:：])[*_]{{0,3}}
@@ -191,7 +192,8 @@ def _starts(text: str, labels: Labels) -> list[_Label]:
         _trimmed(text, before.end, after.start, False, False)[1]
         for before, after in pairwise(found)
     ]
-    usual = min(gaps, key=lambda gap: (-gaps.count(gap), -gap), default=0)
+    counts = Counter(gaps)
+    usual = max(counts, key=lambda gap: (counts[gap], gap), default=0)
     starts = found[:1]
     for label, gap in zip(found[1:], gaps, strict=True):
         if gap >= usual or label.number == starts[-1].number + 1 > 0:
@@ -247,20 +249,18 @@ def _doubt(
     outputs: dict[tuple[bool, ...] | None, int] = {}
     if last.field == "output":
         outputs = {last.style: last.start, None: last.start}
+    answered = {label.style for label in (*rest, last) if label.field == "output"}
     for label in reversed(rest):
         own = labels.own(label)
         if label.listed and own:
             return "a field holds labels of another task"
         if label.field == "instruction":
-            off = _trimmed(text, start.end, label.start, False, False)[1] > 1
-            paired = outputs.get(label.style, -1) > label.start
-            if own and (off or paired):
+            off = _SET_OFF.search(text, max(start.end, label.start - 120), label.start)
+            # One that counts like the start was nearly taken for the next.
+            counted = (label.number < 0) == (start.number < 0)
+            if own and (off or counted or outputs.get(label.style, -1) > label.start):
                 return "a field holds another task"
-            alike = label.style in (start.style, last.style)
-            question = label.name in ("question", "问题")
-            ruled = _AFTER_RULE.search(text, max(start.end, label.start - 80), label.start)
-            followed = outputs.get(None, -1) > label.start
-            if (paired and (alike or not question)) or (ruled and (followed or not question)):
+            if not own and _foreign(label, off, chosen, answered, outputs.get(None, -1)):
                 return "a field holds another task, with other labels"
         elif own and last.field == "output" and label.start > last.start:
             close = start.like(label) >= start.like(last)
@@ -272,7 +272,30 @@ def _doubt(
     return ""
 
 
-_YAML_BLOCK = re.compile(r"[ \t]*[|>][+-]?[ \t]*\n")
+def _foreign(
+    label: _Label,
+    off: re.Match[str] | None,
+    chosen: list[_Label],
+    answered: set[tuple[bool, ...]],
+    last_output: int,
+) -> bool:
+    """Whether an instruction's label of another name may begin a task.
+
+    Args:
+        off: the separator or heading right before it.
+        answered: the styles of the outputs' labels.
+        last_output: where the last of these stands.
+    """
+    question = label.name in ("question", "问题")
+    paired = label.style in answered
+    alike = label.style in (chosen[0].style, chosen[-1].style)
+    ruled = off is not None and off["rule"] is not None
+    return (paired and (alike or not question)) or (
+        ruled and (label.start < last_output or not question)
+    )
+
+
+_YAML_BLOCK = re.compile(r"[ \t]*[|>][+-]?[ \t]*\n[ \t]{2}")
 _THOUGHT_LINE = re.compile(r"^</?think(?:ing)?>", re.MULTILINE)
 
 
@@ -280,12 +303,12 @@ _THOUGHT_LINE = re.compile(r"^</?think(?:ing)?>", re.MULTILINE)
 
 _FENCE = re.compile(r"^[ \t]*```\w{0,20}[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"[ \t]*(?:#{2,}|-{3,}|\*{3,}|={3,}|_{3,})[ \t]*")
-_AFTER_RULE = re.compile(rf"\n{_RULE.pattern}\s*\Z")
 _NUMBERED = r"(?:Task|Example)[ \t]*\#?\d{1,4}"
 # "### Task 3: Grammar"
 _HEADING = re.compile(
     rf"[ \t]*(?:\#{{1,6}}|[*_]{{2,3}})[ \t]*{_NUMBERED}\b.{{0,80}}", re.IGNORECASE
 )
+_SET_OFF = re.compile(rf"\n(?:(?P<rule>{_RULE.pattern})|{_HEADING.pattern})\s*\Z", re.IGNORECASE)
 # "Task 3:", "Here are the new tasks:"; between two tasks, after an empty line.
 _ANNOUNCEMENT = re.compile(
     rf"[ \t>*_-]{{0,8}}(?:{_NUMBERED}[ \t]*[.:]?"
@@ -322,23 +345,32 @@ def _trimmed(text: str, begin: int, end: int, wrapped: bool, last: bool) -> tupl
 
 def _without_rules(text: str, begin: int, end: int, gap: int, last: bool) -> tuple[int, int]:
     """The end without empty lines, separators and headings; and how clear the gap is."""
+    below = ""
     while True:
         stop = end
         while stop > begin and text[stop - 1].isspace():
             stop -= 1
         if text.count("\n", stop, end) > 1:
-            gap = max(gap, 1)
+            below, gap = "", max(gap, 1)
         line = text.rfind("\n", begin, stop) + 1
         if line <= begin or stop - line > _LONGEST_LINE:
             return stop, gap
         words = text[line:stop]
-        if not (_RULE.fullmatch(words) or _HEADING.fullmatch(words)):
+        line_before = text[max(begin, line - _LONGEST_LINE) : line].split("\n")[-2]
+        if _RULE.fullmatch(words):
+            # Rows of stars, or several rules without a gap, are somebody's drawing.
+            if below == "rule" or (words.strip()[0] in "*_" and line_before.strip()):
+                return stop, gap
+            below = "rule"
+        elif _HEADING.fullmatch(words):
+            below = "heading"
+        else:
             # An announcement never is the whole of an answer: "Task 3" may be one.
             content = _SOMETHING.search(text, begin, line)
-            line_before = text[max(begin, line - _LONGEST_LINE) : line].split("\n")[-2]
             set_off = not line_before.strip() or _RULE.fullmatch(line_before)
             if last or not (content and set_off and _ANNOUNCEMENT.fullmatch(words)):
                 return stop, gap
+            below = "announcement"
         end, gap = line, 2
 
 

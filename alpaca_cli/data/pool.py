@@ -161,12 +161,11 @@ class Pool:
             verdict = self._filter(example)
         if verdict is None and scores is not None:
             verdict = self._scored(meta.get("score"))
-        if verdict is None and (nearest := self._novelty.nearest(example)) is not None:
+        if verdict is None and (nearest := self._novelty.admit(example)) is not None:
             other, score = nearest
             example = example.with_meta(nearest={"id": other, "score": round(score, 4)})
             verdict = ("repeat" if score == 1 else "near_duplicate"), f"of {other}"
         if verdict is None:
-            self._novelty.add(example)
             self.kept.append(example.to_row())
         else:
             reason, detail = verdict
@@ -197,21 +196,30 @@ class Novelty:
         self._ids: list[str] = []
         self._first: dict[str, int] = {}
 
-    def nearest(self, example: Example) -> tuple[str, float] | None:
-        """Id and score of the most similar earlier example, if it is too similar."""
+    def admit(self, example: Example) -> tuple[str, float] | None:
+        """Id and score of the most similar earlier example, if it is too similar; else None, and
+        the example is one of the earlier ones from now on."""
         text = key_text(example, self._key)
-        twin = self._first.get(plain(text))
+        words = plain(text)
+        twin = self._first.get(words)
         if twin is not None:
             return self._ids[twin], 1.0
-        found = self._index.nearest(tokenize(text)) if self._index is not None else None
-        return (self._ids[found[0]], found[1]) if found else None
+        found = self._index.admit(tokenize(text)) if self._index is not None else None
+        if found is not None:
+            return self._ids[found[0]], found[1]
+        self._remember(words, example)
+        return None
 
     def add(self, example: Example) -> None:
+        """Take an example whatever it is like: a seed task."""
         text = key_text(example, self._key)
-        self._first.setdefault(plain(text), len(self._ids))
-        self._ids.append(str(example.id))
+        self._remember(plain(text), example)
         if self._index is not None:
             self._index.add(tokenize(text))
+
+    def _remember(self, words: str, example: Example) -> None:
+        self._first.setdefault(words, len(self._ids))
+        self._ids.append(str(example.id))
 
 
 def _origin(answer: Answer, item: int) -> dict[str, Any]:

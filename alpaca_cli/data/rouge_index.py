@@ -82,7 +82,17 @@ class RougeIndex:
 
         Of equally similar texts the earliest. A text without tokens is similar to nothing.
         """
+        return self._nearest(in_index_order(self._words.read([tokens])))
+
+    def admit(self, tokens: Tokens) -> tuple[int, float] | None:
+        """As `nearest`; where there is none, the text is stored, too."""
         batch = in_index_order(self._words.read([tokens]))
+        found = self._nearest(batch)
+        if found is None:
+            self._texts.add(batch, 0, 1)
+        return found
+
+    def _nearest(self, batch: kernels.Batch) -> tuple[int, float] | None:
         positions, scores = np.full(1, -1), np.empty(1)
         self._texts.nearest(batch, np.zeros(1, np.int64), positions, scores)
         return None if positions[0] < 0 else (int(positions[0]), float(scores[0]))

@@ -90,10 +90,10 @@ class TextStore:
                 self._store, self._threshold, batch, part, others, scratch, positions, scores
             )
 
-        parts = np.array_split(queries, len(self._scratch))
-        if len(parts) == 1:
+        if len(self._scratch) == 1:
             search(queries, self._scratch[0])
         else:
+            parts = np.array_split(queries, len(self._scratch))
             with ThreadPoolExecutor(len(parts)) as threads:
                 list(threads.map(search, parts, self._scratch))
 

@@ -34,6 +34,7 @@ from alpaca_cli.core.settings_generate import Generate, OpenAITeacher
 from alpaca_cli.data.ledger import Row
 from alpaca_cli.data.prompts import RequestBuilder
 from alpaca_cli.data.seeds import load_seeds
+from alpaca_cli.stages.asking import ask
 from alpaca_cli.stages.generation import Generation
 from alpaca_cli.stages.generation_view import View
 
@@ -127,7 +128,7 @@ def run(
                 work.stop_after(probe)
             if not replay and work.wants_more:
                 try:
-                    asyncio.run(work.ask(journal, progress, tick))
+                    asyncio.run(ask(work, journal, progress.info, tick))
                 except AlpacaError as error:  # no key: what was replayed is still written
                     work.ended_by = error
     if work.replayed:

@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from alpaca_cli.core.errors import BudgetStop, DataError, TeacherError
 from alpaca_cli.core.journal import Journal
-from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example, example_from_row
 from alpaca_cli.core.settings import Recipe
-from alpaca_cli.core.settings_generate import Generate, OpenAITeacher, ProceduralTeacher
+from alpaca_cli.core.settings_generate import Generate, OpenAITeacher
 from alpaca_cli.data.batches import BatchDispatcher
 from alpaca_cli.data.demonstrations import Chooser
 from alpaca_cli.data.dispatch import GRACE, Dispatcher, Row
-from alpaca_cli.data.endpoint import Endpoint
 from alpaca_cli.data.ledger import Ledger, checked
-from alpaca_cli.data.limits import Limits
 from alpaca_cli.data.pool import WINDOW, Answer, Pool
 from alpaca_cli.data.prompts import SMALLEST, Mode, Request, RequestBuilder, fewer
-from alpaca_cli.data.signals import Signals
 from alpaca_cli.data.spending import Spending
-from alpaca_cli.data.teacher import Refused, Teacher, Unsupported, open_teacher
-from alpaca_cli.stages.judging import STAMP, Judging
+from alpaca_cli.data.teacher import Refused, Unsupported
+from alpaca_cli.stages.judging import Judging
 
 FIRST_YIELD = 0.7  # of the tasks asked for; until the first replies tell better
 AHEAD = 8  # times the concurrency: how far requests may run ahead of a reply that is missing
@@ -80,7 +75,7 @@ class Generation:
         self._limit = self.settings.max_requests
         self._batch = self.settings.mode == "batch"
         self._journal: Journal | None = None
-        self._progress: Progress | None = None
+        self._say: Callable[[str], None] = lambda text: None
 
     # --- what was paid for before -----------------------------------------------------------------
 
@@ -124,102 +119,20 @@ class Generation:
 
     # --- what is asked for ------------------------------------------------------------------------
 
-    async def ask(
-        self, journal: Journal, progress: Progress, tick: Callable[[], None] = lambda: None
-    ) -> None:
-        """Send requests until the pool is full, or something else ends it.
+    def begin(self, journal: Journal, say: Callable[[str], None]) -> None:
+        """Get ready to ask: notes go to the journal, and to whoever watches."""
+        self._journal, self._say = journal, say
+        self._look_at_tries()  # the last process may have been killed just before it did
 
-        Args:
-            tick: called now and then, for whoever watches.
-        """
-        self._journal, self._progress = journal, progress
-        teacher, concurrency = self.settings.teacher, self.settings.concurrency
-        async with AsyncExitStack() as stack:
-            opened = open_teacher(teacher, concurrency, self.ledger.limit_field)
-            asked = await stack.enter_async_context(opened)
-            writer = self._writer(asked, self._dispatcher(asked, teacher, self.spending))
-            self.dispatcher = writer
-            self._look_at_tries()  # the last process may have been killed just before it did
-            ticking = asyncio.get_running_loop().create_task(_ticking(tick))
-            stack.callback(ticking.cancel)
-            if self.judging is None:
-                with Signals(writer.interrupt):
-                    await writer.run(self)
-            else:
-                judge = self.judging.settings.teacher
-                opened = open_teacher(judge, concurrency, self.judging.ledger.limit_field)
-                asked = await stack.enter_async_context(opened)
-                scorer = self._dispatcher(asked, judge, self.judging.spending, STAMP)
-                await self._ask_both(writer, scorer, self.judging)
-        self.ended_by = writer.ended_by
+    @property
+    def settled(self) -> bool:
+        """Whether it is known how to ask: a reply has held a task."""
+        return self._settled
 
-    def _dispatcher(
-        self,
-        answer: Teacher,
-        teacher: OpenAITeacher | ProceduralTeacher,
-        spending: Spending,
-        stamp: Mapping[str, Any] | None = None,
-    ) -> Dispatcher:
-        """A dispatcher for a teacher, with limits and a budget of its own."""
-        if self._journal is None or self._progress is None:
-            raise AssertionError("only while asking")
-        limits, attempts, patience = Limits(self.settings.concurrency), 1, 0.0
-        if isinstance(teacher, OpenAITeacher):
-            limits = Limits(self.settings.concurrency, teacher.rpm, teacher.tpm)
-            attempts, patience = teacher.max_attempts, teacher.patience
-        return Dispatcher(
-            answer,
-            self._journal,
-            spending,
-            limits,
-            attempts=attempts,
-            patience=patience,
-            announce=isinstance(teacher, OpenAITeacher),
-            say=self._progress.info,
-            stamp=stamp,
-        )
-
-    def _writer(self, asked: Teacher, online: Dispatcher) -> Dispatcher | BatchDispatcher:
-        """Who asks the teacher: a batch that is open is collected in whatever mode."""
-        wanted = self._batch or self.ledger.open_batches
-        if not isinstance(asked, Endpoint) or not wanted or self._journal is None:
-            return online
-        return BatchDispatcher(
-            asked,
-            online,
-            self._journal,
-            self.spending,
-            self.ledger,
-            self.settings.batch,
-            settled=lambda: self._settled,
-            waves=self._batch,
-            say=self._say,
-        )
-
-    async def _ask_both(
-        self, writer: Dispatcher | BatchDispatcher, scorer: Dispatcher, judging: Judging
-    ) -> None:
-        """Write and score side by side, each with limits and a budget of its own."""
-        judging.dispatcher = scorer
-        written = False
-
-        def interrupt(signal: KeyboardInterrupt, grace: float | None) -> None:
-            writer.interrupt(signal, grace)
-            scorer.interrupt(signal, grace)
-
-        async def write() -> None:
-            nonlocal written
-            await writer.run(self, lambda: judging.idle)
-            written = True
-            scorer.wake()
-
-        async def score() -> None:
-            await scorer.run(judging, lambda: written)
-            if scorer.ended_by is not None:
-                writer.stop(scorer.ended_by)
-
-        with Signals(interrupt):
-            await asyncio.gather(write(), score())
+    @property
+    def waves(self) -> bool:
+        """Whether requests go out in batches."""
+        return self._batch
 
     @property
     def wants_more(self) -> bool:
@@ -309,10 +222,6 @@ class Generation:
             self._journal.append([{"kind": "mode", "mode": self._mode, "why": why}])
         self._say(f"asking for {_FORMS[self._mode]} from now on: {why}")
         return True
-
-    def _say(self, text: str) -> None:
-        if self._progress is not None:
-            self._progress.info(text)
 
     # --- what comes back --------------------------------------------------------------------------
 
@@ -406,12 +315,6 @@ class Generation:
             f"generate.max_requests: {self.pool.requests} requests are done",
             hint="a higher --limit goes on from here",
         )
-
-
-async def _ticking(tick: Callable[[], None]) -> None:
-    while True:
-        tick()
-        await asyncio.sleep(0.25)
 
 
 _FORMS: Mapping[Mode, str] = {

@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpaca_cli.core.records import Example
@@ -110,6 +111,7 @@ def edited(draw: st.DrawFn) -> tuple[str, str]:
     return text, reply.opening
 
 
+@settings(max_examples=400)
 @given(edited(), st.sampled_from(["stop", "length", None]))
 def test_edited_replies_raise_nothing_and_nothing_is_invented(
     edit: tuple[str, str], reason: str | None
@@ -145,10 +147,8 @@ def marked_tasks(draw: st.DrawFn, contents: st.SearchStrategy[str]) -> list[Exam
     """Tasks of which each field begins and ends with a word of its own."""
     tasks = []
     for n in range(draw(st.integers(1, 4))):
-        fields = [f"{name}m{n}q {draw(contents)} {name}n{n}q" for name in "xyz"]
-        if draw(st.booleans()):
-            fields[1] = ""
-        tasks.append(Example(*fields))
+        x, y, z = (f"{name}m{n}q {draw(contents)} {name}n{n}q" for name in "xyz")
+        tasks.append(Example(x, draw(st.sampled_from([y, ""])), z))
     return tasks
 
 
@@ -195,6 +195,7 @@ def marks(candidate: Candidate) -> set[str]:
 
 # Other names in another style may be an answer's questions and answers; and with labels of another
 # style in every field, nobody could tell what is whose.
+@settings(max_examples=600)
 @given(
     st.data(),
     st.sampled_from([("all", SAFE | TRICKY), ("style", SAFE), ("names", SAFE)]),
@@ -230,3 +231,32 @@ def test_json_tasks_come_back_whatever_is_in_them(tasks: list[Example], shape: i
         repr(rows),
     ][shape]
     assert whole(parse_reply(f"```\n{text}\n```", "stop")) == expected
+
+
+NO_INPUT = re.compile(r"`?<?no ?input>?`?\.?", re.IGNORECASE)
+STYLES: dict[str, Callable[[str], str]] = {
+    "as asked": lambda text: text,
+    "bold": lambda text: re.sub(r"(?m)^(\d+\. (?:Instruction|Input|Output):)", r"**\1**", text),
+    "dashes": lambda text: text.replace("\n###\n", "\n\n---\n\n"),
+    "empty lines": lambda text: text.replace("\n###\n", "\n\n"),
+    "bare": lambda text: re.sub(r"(?m)^\d+\. (Instruction|Input|Output):", r"\1:", text),
+}
+
+
+@pytest.mark.parametrize("name", ["alpaca_en_demo.json", "alpaca_zh_demo.json"])
+@pytest.mark.parametrize("style", STYLES)
+def test_published_tasks_come_back_or_are_doubted(name: str, style: str, real_data: Path) -> None:
+    rows = json.loads((real_data / name).read_text(encoding="utf-8"))
+    tasks = [
+        Example(row["instruction"].strip(), row["input"].strip(), row["output"].strip())
+        for row in rows
+    ]
+    found: list[Candidate] = []
+    for first in range(0, len(tasks), 5):
+        text = STYLES[style](render_text(tasks[first : first + 5], first + 1))
+        found += parse_reply(text, "stop")
+    written = {
+        (t.instruction, "" if NO_INPUT.fullmatch(t.input) else t.input, t.output) for t in tasks
+    }
+    assert set(whole(found)) <= written
+    assert len(whole(found)) >= 0.99 * len(tasks)

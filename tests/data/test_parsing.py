@@ -83,6 +83,9 @@ TEXT = render_text(examples(A, B, C), first=4)
         TEXT.replace("<noinput>", "No input"),
         TEXT.replace("<noinput>", "N/A"),
         TEXT.replace("<noinput>", "(no input required)."),
+        TEXT.replace("<noinput>", '""'),
+        re.sub(r"(\d)\. (\w+):", r"\2 (task \1):", TEXT),
+        TEXT.replace(". ", "．").replace(":", "："),
         TEXT.replace("\n4. Input:\n<noinput>", ""),
         f"Here are more tasks.\n\n{TEXT}",
         TEXT.replace("\n", "\r\n").replace("Rain\r\non\r\nroofs", "Rain\non\nroofs"),
@@ -194,14 +197,20 @@ def test_labels_inside_a_field_are_doubtful() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "   \n", "I'm sorry, I cannot do that.", "{}", "[]", '{"tasks": []}', "<think>x"]
+    "text",
+    [
+        *("", "   \n", "I'm sorry, I cannot do that.", "<think>x", "Taſk: a\nıNPUT: b\nOutput: c"),
+        *("{}", "[]", '{"tasks": []}', '{"ınstructıon": "a"}'),
+    ],
 )
 def test_a_reply_without_tasks_is_one_candidate(text: str) -> None:
     (candidate,) = parse_reply(text, "stop")
     assert candidate.fault == "unparsable"
 
 
-@pytest.mark.parametrize("word", ["empty", "Nothing", "null and void", "no", "none of it"])
+@pytest.mark.parametrize(
+    "word", ["empty", "Nothing", "null and void", "no", "none of it", "NA", "no inputs left"]
+)
 def test_an_input_that_only_looks_like_none_stays(word: str) -> None:
     task = ("Write the opposite.", word, "x")
     assert whole(parse_reply(render_json(examples(task)))) == [task]
@@ -300,10 +309,24 @@ def test_nothing_raises_and_nothing_is_invented(
         '{"instruction": "a", "output": "' + "b" * 200_000,
         "1. Instruction:\n" * 5_000,
         '{"instruction": "a" "b"},\n' * 2_000,
+        "{'instruction': 'a', " * 10_000,
+        "{“instruction”: “" * 12_000,
+        '"{' + '\\"instruction\\":' * 12_000,
+        '"id": 1, ' * 20_000 + '"instruction":',
+        "<think></think>" * 13_000,
+        "<|a|>" * 40_000,
+        "🔹" * 100_000,
+        "Instruction: a\nOutput: b\n" * 8_000,
+        "1. Instruction: a\n1. Output: b\n" + "###\nInstruction: c\n" * 10_000,
+        "1. Instruction: a\n1. Output:\nb\n" + "Task 1:\n\n" * 20_000,
+        "1. Instruction: a\n1. Output:\n" + "---\n" * 50_000,
+        "1. Instruction: a\n" + "Output: b\n" * 20_000,
+        "```\n" + "Instruction: a\nOutput: b\n```\n\n```\n" * 6_000,
     ],
-    ids=lambda text: text[:16],
+    ids=lambda text: text[:16] + text[-8:],
 )
 def test_degenerate_replies_take_no_time(text: str) -> None:
     before = time.process_time()
     assert parse_reply(text, "length")
+    assert parse_reply(text, "stop", "4. Instruction:")
     assert time.process_time() - before < 2

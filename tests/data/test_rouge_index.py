@@ -82,6 +82,17 @@ def test_the_index_finds_what_brute_force_finds(texts: Texts, threshold: float) 
     assert earlier_by_index(texts, threshold) == earlier_by_brute_force(texts, threshold)
 
 
+@given(st.lists(words, max_size=12), thresholds)
+def test_admitting_is_looking_and_then_adding_what_is_new(texts: Texts, threshold: float) -> None:
+    one, two = RougeIndex(threshold), RougeIndex(threshold)
+    for text in texts:
+        found = one.nearest(text)
+        if found is None:
+            one.add(text)
+        assert two.admit(text) == found
+        assert len(one) == len(two)
+
+
 @given(texts_of_any_length, thresholds)
 def test_long_texts_too(texts: Texts, threshold: float) -> None:
     assert earlier_by_index(texts, threshold) == earlier_by_brute_force(texts, threshold)

@@ -94,9 +94,9 @@ def instant(chance: random.Random, server: TeacherServer, path: Path) -> Callabl
         asked = len(server.asked) + chance.randint(1, 44)
         return lambda: len(server.asked) >= asked
     if kind == "answered":
-        replies = server.answered + chance.randint(1, 12)
+        replies = server.answered + chance.randint(1, 20)
         return lambda: server.answered >= replies
-    grown = size(path) + (chance.randint(1, 10_000) if kind == "bytes" else 1)
+    grown = size(path) + (chance.randint(1, 15_000) if kind == "bytes" else 1)
     return lambda: size(path) >= grown
 
 
