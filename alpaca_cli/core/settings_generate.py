@@ -75,9 +75,9 @@ class OpenAITeacher(Section):
     `chat-text`: chat with numbered text; `completion`: the legacy endpoint, for base models. The
     parser accepts every reply form in each."""
 
-    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    service_tier: Literal["default", "flex"] | None = None
     """Sent as it is; `flex` is half price at OpenAI, slower and at times unavailable (give it a
-    `timeout` of 900). See `price.flex`."""
+    `timeout` of 900). See `price.flex`. Tiers that cost more than the price are not offered."""
 
     temperature: float = Field(1.0, ge=0, le=2)
     """Sampling temperature; not sent when 1, the default everywhere."""

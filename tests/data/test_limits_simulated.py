@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pytest
 
-from alpaca_cli.data.limits import Limits, Sent, Told
+from alpaca_cli.data.limits import START, Limits, Sent, Told
 
 TOKENS = 2000  # of every request
 
@@ -194,7 +194,8 @@ def limits_of(concurrency: int, rpm: int | None = None, tpm: int | None = None) 
 def test_a_cap_that_is_not_told_is_found(concurrency: int, latency: float) -> None:
     got = Simulation(Slots(lambda now: 16), limits_of(concurrency), 1200, latency=latency)
     assert len(got.replies) >= 0.9 * 16 * 1200 / latency
-    assert got.share_refused < 0.03
+    # The first round goes out before anything is known; after it, few are refused.
+    assert len(got.refused) < min(concurrency, START) + 0.03 * len(got.sent)
 
 
 def test_a_cap_that_falls_is_followed() -> None:

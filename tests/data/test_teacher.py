@@ -15,15 +15,15 @@ from alpaca_cli.core.errors import TeacherError
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_filters import Filters
 from alpaca_cli.core.settings_generate import Generate, ProceduralTeacher
-from alpaca_cli.data.filters import make_filter
-from alpaca_cli.data.parsing import parse_reply
-from alpaca_cli.data.procedural import family_names
-from alpaca_cli.data.procedural_teacher import write
 from alpaca_cli.data.demonstrations import Chooser
 from alpaca_cli.data.endpoint import redacted, wait_time
+from alpaca_cli.data.filters import make_filter
+from alpaca_cli.data.parsing import parse_reply
 from alpaca_cli.data.pool import Pool
+from alpaca_cli.data.procedural import family_names
+from alpaca_cli.data.procedural_teacher import write
 from alpaca_cli.data.prompts import Request, RequestBuilder
-from alpaca_cli.data.teacher import Busy, Refused, Reply, Unsupported, is_loopback, open_teacher
+from alpaca_cli.data.teacher import Busy, Refused, Reply, is_loopback, open_teacher
 from tests.servers import Asked, Fault, TeacherServer
 
 SEEDS = [Example(f"Do thing {n}.", "", f"done {n}", id=f"s{n}") for n in range(30)]

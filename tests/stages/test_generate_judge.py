@@ -80,7 +80,7 @@ def test_scores_decide_and_are_kept(tmp_path: Path) -> None:
     assert not {fields(row) for row in faulty} & set(questions), "only what passes the filters"
     assert report.judge_cost is not None
     assert report.cost is not None
-    assert 0 < report.judge_cost
+    assert report.judge_cost > 0
 
 
 def test_each_budget_counts_its_own(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def test_a_log_gets_lines(tmp_path: Path) -> None:
 
 def test_the_end_is_told_when_a_budget_ends_it(tmp_path: Path) -> None:
     file = StringIO()
-    with TeacherServer() as server, pytest.raises(BudgetStop):
-        progress = Progress(Console(file=file))
-        generate(recipe(server, max_requests=4), RunFolder(tmp_path), progress)
+    progress = Progress(Console(file=file))
+    with TeacherServer() as server:
+        limited = recipe(server, max_requests=4)
+        with pytest.raises(BudgetStop):
+            generate(limited, RunFolder(tmp_path), progress)
     assert re.search(r"kept \d+ of 60 so far, from 4 requests", file.getvalue())
