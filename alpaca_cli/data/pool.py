@@ -15,7 +15,7 @@ from typing import Any
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_generate import Generate
 from alpaca_cli.data.demonstrations import Outcome
-from alpaca_cli.data.filters import make_filter
+from alpaca_cli.data.filters import Verdict, make_filter
 from alpaca_cli.data.parsing import Candidate, parse_reply
 from alpaca_cli.data.rouge import tokenize
 from alpaca_cli.data.rouge_index import RougeIndex
@@ -135,51 +135,61 @@ class Pool:
             self.candidates += len(found)
             whole = any(not candidate.fault for candidate in found)
             self.unparsed = 0 if whole else self.unparsed + 1
-            for item, candidate in enumerate(found):
-                meta = _origin(answer, item)
-                if scores is not None and scores.get(item) is not None:
-                    meta["score"] = scores[item]
-                self._place(candidate, f"g-{answer.n}-{item}", meta, scores)
+            examples = [
+                _example(answer, item, candidate, scores) for item, candidate in enumerate(found)
+            ]
+            self._place(
+                examples,
+                [
+                    self._verdict(candidate, example, scores, item)
+                    for item, (candidate, example) in enumerate(zip(found, examples, strict=True))
+                ],
+            )
         kept = len(self.kept) - before
         self._recent.append(kept)
         self.outcomes.append(Outcome(answer.demonstrations, answer.asked, kept))
 
-    def _place(
+    def _verdict(
         self,
         candidate: Candidate,
-        id: str,
-        meta: Mapping[str, Any],
+        example: Example,
         scores: Mapping[int, float | None] | None,
-    ) -> None:
-        example = Example(candidate.instruction, candidate.input, candidate.output, id, meta)
-        verdict: tuple[str, str] | None
-        if self.full:
-            verdict = "over_target", ""
-        elif candidate.fault:
-            verdict = candidate.fault, candidate.detail
-        else:
-            verdict = self._filter(example)
+        item: int,
+    ) -> Verdict | None:
+        """Why a candidate is rejected, whatever came before it; None when only that matters."""
+        if candidate.fault:
+            return candidate.fault, candidate.detail
+        verdict = self._filter(example)
         if verdict is None and scores is not None:
-            verdict = self._scored(meta.get("score"))
-        if verdict is None and (nearest := self._novelty.admit(example)) is not None:
-            other, score = nearest
-            example = example.with_meta(nearest={"id": other, "score": round(score, 4)})
-            verdict = ("repeat" if score == 1 else "near_duplicate"), f"of {other}"
-        if verdict is None:
-            self.kept.append(example.to_row())
-        else:
-            reason, detail = verdict
-            self.reasons[reason] += 1
-            rejected = replace(example, extra={"reason": reason, "detail": detail})
-            self.rejected.append(rejected.to_row())
+            return self._scored(scores.get(item))
+        return verdict
 
-    def _scored(self, score: float | None) -> tuple[str, str] | None:
+    def _scored(self, score: float | None) -> Verdict | None:
         judge = self._settings.judge
         if score is None:
             return "not_judged", "the judge gave no score"
         if judge is not None and score < judge.threshold:
             return "judged_low", f"scored {score:g}, below {judge.threshold:g}"
         return None
+
+    def _place(self, examples: Sequence[Example], verdicts: Sequence[Verdict | None]) -> None:
+        """Keep or reject the candidates of a reply, in their order."""
+        good = [example for example, no in zip(examples, verdicts, strict=True) if no is None]
+        nearest = iter(self._novelty.admit(good))
+        for example, verdict in zip(examples, verdicts, strict=True):
+            if verdict is None and (near := next(nearest)) is not None:
+                other, score = near
+                example = example.with_meta(nearest={"id": other, "score": round(score, 4)})
+                verdict = ("repeat" if score == 1 else "near_duplicate"), f"of {other}"
+            if self.full:
+                verdict = "over_target", ""
+            if verdict is None:
+                self.kept.append(example.to_row())
+                continue
+            reason, detail = verdict
+            self.reasons[reason] += 1
+            rejected = replace(example, extra={"reason": reason, "detail": detail})
+            self.rejected.append(rejected.to_row())
 
 
 def _parsed(answer: Answer) -> list[Candidate]:
@@ -196,37 +206,56 @@ class Novelty:
         self._ids: list[str] = []
         self._first: dict[str, int] = {}
 
-    def admit(self, example: Example) -> tuple[str, float] | None:
-        """Id and score of the most similar earlier example, if it is too similar; else None, and
-        the example is one of the earlier ones from now on."""
-        text = key_text(example, self._key)
-        words = plain(text)
-        twin = self._first.get(words)
-        if twin is not None:
-            return self._ids[twin], 1.0
-        found = self._index.admit(tokenize(text)) if self._index is not None else None
-        if found is not None:
-            return self._ids[found[0]], found[1]
-        self._remember(words, example)
-        return None
+    def admit(self, examples: Sequence[Example]) -> list[tuple[str, float] | None]:
+        """For each example, in order, the most similar of all before it, if it is too similar.
+
+        That is its id and the score; where there is None, the example is one of those before the
+        next ones from then on. A reply's candidates come together, because asking the index costs
+        more than its answer.
+        """
+        texts = [key_text(example, self._key) for example in examples]
+        plains = [plain(text) for text in texts]
+        twins = [self._first.get(words) for words in plains]
+        asked = [place for place, twin in enumerate(twins) if twin is None]
+        found: list[tuple[int, float] | None] = [None] * len(asked)
+        if self._index is not None:
+            found = self._index.admit([tokenize(texts[place]) for place in asked])
+        nearest = [None if twin is None else (self._ids[twin], 1.0) for twin in twins]
+        for place, near in zip(asked, found, strict=True):
+            if near is not None:
+                nearest[place] = self._ids[near[0]], near[1]
+                continue
+            # Texts without words of the index are equal only letter by letter.
+            twin = self._first.setdefault(plains[place], len(self._ids))
+            if twin < len(self._ids):
+                nearest[place] = self._ids[twin], 1.0
+            self._ids.append(str(examples[place].id))
+        return nearest
 
     def add(self, example: Example) -> None:
         """Take an example whatever it is like: a seed task."""
         text = key_text(example, self._key)
-        self._remember(plain(text), example)
+        self._first.setdefault(plain(text), len(self._ids))
+        self._ids.append(str(example.id))
         if self._index is not None:
             self._index.add(tokenize(text))
 
-    def _remember(self, words: str, example: Example) -> None:
-        self._first.setdefault(words, len(self._ids))
-        self._ids.append(str(example.id))
 
-
-def _origin(answer: Answer, item: int) -> dict[str, Any]:
-    return {
+def _example(
+    answer: Answer,
+    item: int,
+    candidate: Candidate,
+    scores: Mapping[int, float | None] | None = None,
+) -> Example:
+    """A candidate with its id and where it comes from."""
+    meta: dict[str, Any] = {
         "request": answer.n,
         "item": item,
         "demonstrations": list(answer.demonstrations),
         "teacher": answer.model,
         "finish_reason": answer.finish_reason,
     }
+    if scores is not None and scores.get(item) is not None:
+        meta["score"] = scores[item]
+    name = f"g-{answer.n}-{item}"
+    return Example(candidate.instruction, candidate.input, candidate.output, name, meta)

@@ -82,20 +82,23 @@ class RougeIndex:
 
         Of equally similar texts the earliest. A text without tokens is similar to nothing.
         """
-        return self._nearest(in_index_order(self._words.read([tokens])))
-
-    def admit(self, tokens: Tokens) -> tuple[int, float] | None:
-        """As `nearest`; where there is none, the text is stored, too."""
         batch = in_index_order(self._words.read([tokens]))
-        found = self._nearest(batch)
-        if found is None:
-            self._texts.add(batch, 0, 1)
-        return found
-
-    def _nearest(self, batch: kernels.Batch) -> tuple[int, float] | None:
         positions, scores = np.full(1, -1), np.empty(1)
         self._texts.nearest(batch, np.zeros(1, np.int64), positions, scores)
         return None if positions[0] < 0 else (int(positions[0]), float(scores[0]))
+
+    def admit(self, texts: Sequence[Tokens]) -> list[tuple[int, float] | None]:
+        """`nearest` of each text, in order; where there is none, it is stored before the next."""
+        if not texts:
+            return []
+        batch = in_index_order(self._words.read(texts))
+        total = len(texts)
+        twins = _twins(batch, 0) if self.threshold < 1 else np.full(total, -1)
+        positions, scores, stored = np.full(total, -1), np.zeros(total), np.full(total, -1)
+        self._texts.nearest(batch, np.flatnonzero(twins < 0), positions, scores)
+        self._texts.settle(batch, 0, total, twins, positions, scores, stored)
+        found = zip(positions.tolist(), scores.tolist(), strict=True)
+        return [None if position < 0 else (position, score) for position, score in found]
 
 
 def first_stays(

@@ -82,15 +82,19 @@ def test_the_index_finds_what_brute_force_finds(texts: Texts, threshold: float) 
     assert earlier_by_index(texts, threshold) == earlier_by_brute_force(texts, threshold)
 
 
-@given(st.lists(words, max_size=12), thresholds)
-def test_admitting_is_looking_and_then_adding_what_is_new(texts: Texts, threshold: float) -> None:
-    one, two = RougeIndex(threshold), RougeIndex(threshold)
-    for text in texts:
-        found = one.nearest(text)
-        if found is None:
-            one.add(text)
-        assert two.admit(text) == found
-        assert len(one) == len(two)
+@given(st.lists(st.lists(st.one_of(words, long_words), max_size=6), max_size=5), thresholds)
+def test_admitting_is_looking_and_then_adding_what_is_new(
+    groups: Sequence[Texts], threshold: float
+) -> None:
+    one, many = RougeIndex(threshold), RougeIndex(threshold)
+    for texts in groups:
+        expected = []
+        for text in texts:
+            expected.append(one.nearest(text))
+            if expected[-1] is None:
+                one.add(text)
+        assert many.admit(texts) == expected
+        assert len(many) == len(one)
 
 
 @given(texts_of_any_length, thresholds)
