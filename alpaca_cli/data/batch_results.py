@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from alpaca_cli.core.errors import AlpacaError, TeacherError, TryAgain
 from alpaca_cli.data.batch_files import Result
 from alpaca_cli.data.batch_wave import Wave
-from alpaca_cli.data.dispatch import REFUSALS, Figures, Row, Work, identity, reply_row
+from alpaca_cli.data.dispatch import REFUSALS, Figures, Work
+from alpaca_cli.data.ledger import Row, identity, reply_row
 from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.spending import Spending
 from alpaca_cli.data.teacher import Busy, Refused, Reply, Unsupported

@@ -32,9 +32,9 @@ from alpaca_cli.data.batch_files import (
 )
 from alpaca_cli.data.batch_results import Results, lost_row
 from alpaca_cli.data.batch_wave import Wave
-from alpaca_cli.data.dispatch import Dispatcher, Figures, Row, Work
+from alpaca_cli.data.dispatch import Dispatcher, Figures, Work
 from alpaca_cli.data.endpoint import Endpoint
-from alpaca_cli.data.ledger import Ledger
+from alpaca_cli.data.ledger import Ledger, Row
 from alpaca_cli.data.limits import Limits
 from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.spending import Most, Spending, cost

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from alpaca_cli.core.errors import AlpacaError, TeacherError, TryAgain
 from alpaca_cli.core.journal import Journal
+from alpaca_cli.data.ledger import Row, identity, reply_row
 from alpaca_cli.data.limits import Limits, Sent
 from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.spending import Spending
@@ -32,7 +33,6 @@ REFUSALS = 10  # this many in a row are the endpoint's fault, not the requests'
 FAILURES = 20  # this many in a row, of whatever kind, and nothing more is sent
 STALLED = 30.0  # seconds without a reply that are worth a word, if replies are quicker as a rule
 WATCH = 5.0  # seconds between two looks at whether the endpoint is alive
-Row = dict[str, Any]
 
 
 class Work(Protocol):
@@ -456,34 +456,6 @@ class Dispatcher:
                     f"no reply for {quiet:.0f} s: {len(self._tasks)} requests are waiting "
                     f"(generate.teacher.timeout gives each its time)"
                 )
-
-
-def identity(request: Request, kind: str, stamp: Mapping[str, Any]) -> Row:
-    """The fields by which a journal row tells what it is about."""
-    row = {
-        "n": request.n,
-        "kind": kind,
-        **stamp,
-        "request_hash": request.hash,
-        "mode": request.mode,
-        "shrink": request.shrink,
-        "tasks": request.tasks,
-        "demonstrations": list(request.demonstrations),
-        **request.note,
-    }
-    return row | {"opening": request.opening} if request.opening else row
-
-
-def reply_row(request: Request, reply: Reply, stamp: Mapping[str, Any]) -> Row:
-    """The journal row of a reply."""
-    return identity(request, "reply", stamp) | {
-        "text": reply.text,
-        "finish_reason": reply.finish_reason,
-        "model": reply.model,
-        "usage": reply.usage,
-        "tier": reply.tier,
-        "limit_field": reply.limit_field,
-    }
 
 
 def _try_again(message: str) -> TryAgain:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from alpaca_cli.core.errors import DataError
+from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.spending import Most, Spending
+from alpaca_cli.data.teacher import Reply
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 CLOSING = ("reply", "failed", "lost")
-KINDS = ("sent", *CLOSING, "mode", "batch")
 
 
 class Ledger:
@@ -33,7 +34,6 @@ class Ledger:
 
     Attributes:
         answers: the first `reply` or `failed` row of each request.
-        mode: the mode of asking that the rows have arrived at, None for the first.
         limit_field: what the endpoint calls the bound on a reply's length, when it has answered.
         batches: the last row of each batch, by its name.
         landed: numbers of the requests of each batch that have a row, by its name.
@@ -42,7 +42,6 @@ class Ledger:
 
     def __init__(self, spending: Spending) -> None:
         self.answers: dict[int, Row] = {}
-        self.mode: str | None = None
         self.limit_field: str | None = None
         self.batches: dict[str, Row] = {}
         self.landed: dict[str, set[int]] = {}
@@ -65,11 +64,9 @@ class Ledger:
             prompt, completion = row["most"]
             most = Most(max(most.prompt, prompt), max(most.completion, completion))
             self._open[row["n"]] = most, row.get("lost", 0)
-        elif kind == "mode":
-            self.mode = row["mode"]
         elif kind == "batch":
             self.batches[row["name"]] = row
-        else:
+        elif kind in CLOSING:
             self._close(row)
 
     def _close(self, row: Row) -> None:
@@ -100,14 +97,62 @@ class Ledger:
             self._killed(n)
 
 
+# What a row must have, beside its kind.
+_NEEDED: Mapping[str, frozenset[str]] = {
+    "sent": frozenset({"n", "attempt", "most"}),
+    "reply": frozenset(
+        {"n", "request_hash", "mode", "shrink", "tasks", "demonstrations", "text", "usage", "tier",
+         "limit_field", "lost"}
+    ),
+    "failed": frozenset(
+        {"n", "request_hash", "mode", "shrink", "tasks", "demonstrations", "text", "lost"}
+    ),
+    "lost": frozenset({"n", "lost"}),
+    "mode": frozenset({"mode"}),
+    "batch": frozenset({"name", "state"}),
+}  # fmt: skip
+
+
 def checked(row: Any, path: Path) -> Row:
     """The row, if it is one of a generation's journal.
 
     Raises:
         DataError: it is not.
     """
-    if isinstance(row, dict) and row.get("kind") in KINDS:
-        numbered = row["kind"] not in ("mode", "batch")
-        if isinstance(row.get("n"), int) or not numbered:
-            return row
-    raise DataError(f"{path}: not a row of this journal: {str(row)[:100]}")
+    if isinstance(row, dict):
+        needed = _NEEDED.get(str(row.get("kind")))
+        if needed is not None and row.keys() >= needed:
+            known: Row = row
+            return known
+    raise DataError(
+        f"{path}: not a row of this journal: {str(row)[:100]}",
+        hint="--fresh moves the folder aside and starts anew",
+    )
+
+
+def identity(request: Request, kind: str, stamp: Mapping[str, Any]) -> Row:
+    """The fields by which a journal row tells what it is about."""
+    row = {
+        "n": request.n,
+        "kind": kind,
+        **stamp,
+        "request_hash": request.hash,
+        "mode": request.mode,
+        "shrink": request.shrink,
+        "tasks": request.tasks,
+        "demonstrations": list(request.demonstrations),
+        **request.note,
+    }
+    return row | {"opening": request.opening} if request.opening else row
+
+
+def reply_row(request: Request, reply: Reply, stamp: Mapping[str, Any]) -> Row:
+    """The journal row of a reply."""
+    return identity(request, "reply", stamp) | {
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "model": reply.model,
+        "usage": reply.usage,
+        "tier": reply.tier,
+        "limit_field": reply.limit_field,
+    }

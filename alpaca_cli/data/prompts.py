@@ -254,8 +254,8 @@ class RequestBuilder:
 
 
 def fewer(shown: Sequence[Example], shrink: int) -> Sequence[Example]:
-    """The demonstrations of a request that was made smaller: one fewer from the second time on."""
-    return shown[: max(1, len(shown) - max(0, shrink - 1))]
+    """The demonstrations of a request that was made smaller: one fewer each time."""
+    return shown[: max(0, len(shown) - shrink)]
 
 
 _BEGUN = re.compile(r"^\d+\. Instruction:\Z", re.MULTILINE)

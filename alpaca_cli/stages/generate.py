@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
@@ -107,7 +107,8 @@ def run(
     stage = run.stage("generate")
     paid, judged_with = paid_settings(recipe, seeds), free_settings(settings)
     stored = _reopen(stage, paid, fresh)
-    if stored is not None and stored["judged_with"] == judged_with:
+    # A replay also serves to see what another version of the parser makes of the replies.
+    if stored is not None and stored["judged_with"] == judged_with and not replay:
         progress.info("generate: up to date")
         return Report(**stored)
     work = Generation(recipe, seeds)
@@ -123,7 +124,7 @@ def run(
         if journal.torn_bytes:
             progress.info(f"{journal.path}: cut off {journal.torn_bytes} bytes of an unwritten row")
         with progress.live(View(work)) as tick:
-            work.replay(journal, journal.path)
+            work.replay(_watched(journal, tick), journal.path)
             if probe is not None:
                 work.stop_after(probe)
             if not replay and work.wants_more:
@@ -149,6 +150,13 @@ def run(
     if work.interrupt is not None:
         raise work.interrupt
     return report
+
+
+def _watched(rows: Iterable[Row], tick: Callable[[], None]) -> Iterator[Row]:
+    """The rows, with a tick for each."""
+    for row in rows:
+        tick()
+        yield row
 
 
 def paid_settings(recipe: Recipe, seeds: Sequence[Example]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.settings_generate import Generate, OpenAITeacher
 from alpaca_cli.data.batches import BatchDispatcher
 from alpaca_cli.data.demonstrations import Chooser
-from alpaca_cli.data.dispatch import GRACE, Dispatcher, Row
-from alpaca_cli.data.ledger import Ledger, checked
+from alpaca_cli.data.dispatch import GRACE, Dispatcher
+from alpaca_cli.data.ledger import Ledger, Row, checked
 from alpaca_cli.data.pool import WINDOW, Answer, Pool
 from alpaca_cli.data.prompts import SMALLEST, Mode, Request, RequestBuilder, fewer
 from alpaca_cli.data.spending import Spending
@@ -193,8 +193,7 @@ class Generation:
         if not problem.too_long or request.shrink >= SMALLEST:
             return None
         shrink = request.shrink + 1
-        # One demonstration fewer than before, from the second time on.
-        smaller = self.build(request.n, fewer(shown, min(shrink, 2)), self._mode, shrink)
+        smaller = self.build(request.n, fewer(shown, 1), self._mode, shrink)
         # Later ones are tried in full: which requests are smaller must not depend on timing.
         if not self._settled:
             self._shrink = shrink

@@ -6,14 +6,13 @@ budget; a candidate is asked about once, unless another judge is set.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_generate import Judge
-from alpaca_cli.data.dispatch import Dispatcher, Row
+from alpaca_cli.data.dispatch import Dispatcher
 from alpaca_cli.data.judge import JudgeBuilder, read_scores
-from alpaca_cli.data.ledger import Ledger
+from alpaca_cli.data.ledger import Ledger, Row
 from alpaca_cli.data.pool import Answer, Pool
 from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.spending import Spending
@@ -51,7 +50,7 @@ class Judging:
         """Whether nothing is to be scored, nor being scored."""
         return not self._queue and (self.dispatcher is None or self.dispatcher.idle)
 
-    def take(self, row: Mapping[str, Any]) -> None:
+    def take(self, row: Row) -> None:
         """Count a row of the journal, and take its scores if they are this judge's."""
         self.ledger.take(row)
         if row["kind"] in ("reply", "failed") and row["judge"] == self._build.digest:
@@ -91,7 +90,7 @@ class Judging:
                 self._note(row)
         await self._scored()
 
-    def _note(self, row: Mapping[str, Any]) -> None:
+    def _note(self, row: Row) -> None:
         items = row["items"]
         told = read_scores(row["text"], len(items)) if row["kind"] == "reply" else []
         scores = self._scores.setdefault(row["n"], {})

@@ -154,6 +154,17 @@ def test_replay_never_asks(tmp_path: Path) -> None:
         assert len(server.asked) == asked
 
 
+def test_a_replay_judges_again_even_what_is_up_to_date(tmp_path: Path) -> None:
+    first = run(tmp_path, recipe())
+    before = outputs(tmp_path)
+    (tmp_path / "generate" / "rejected.jsonl").write_text("")
+    again = run(tmp_path, recipe(), replay=True)
+    assert outputs(tmp_path) == before
+    assert again.kept == first.kept
+    assert again.replayed == len(journal(tmp_path))
+    assert run(tmp_path, recipe()) == again, "and is up to date after it"
+
+
 def test_a_lost_output_comes_back_from_the_journal(tmp_path: Path) -> None:
     run(tmp_path, recipe())
     before = outputs(tmp_path)
@@ -384,6 +395,7 @@ def test_a_damaged_journal_is_refused_with_its_place(tmp_path: Path) -> None:
     for line, message in (
         (b"{broken\n", "journal.jsonl:2: not a JSON line"),
         (b"[1]\n", "not a row of this journal"),
+        (b'{"kind":"reply","n":1,"text":"x"}\n', "not a row of this journal"),
         (lines[1].replace(b'"request_hash":"', b'"request_hash":"0'), "answers another request"),
     ):
         path.write_bytes(b"".join([lines[0], line, *lines[2:]]))
