@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-START = 128  # in flight at first: more only as replies come, twice as many in each round trip
+START = 256  # in flight at first: more only as replies come, twice as many in each round trip
 CUT = 0.8  # what a "too many" leaves of the limit; 0.8 kept more of a server busy than 0.5
 BACK = 4  # round trips until the limit is again where it was cut
 LONGEST_PAUSE = 60.0  # seconds, when the endpoint does not say how long

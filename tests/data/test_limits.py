@@ -124,14 +124,14 @@ def overload(limits: Limits, now: float, in_flight: int, wait: float | None = No
 
 def test_more_than_a_few_are_reached_in_round_trips() -> None:
     assert Limits(8).limit == 8
-    limits = Limits(256)
+    limits = Limits(1024)
     seen = [limits.limit]
-    while limits.limit < 256:
+    while limits.limit < 1024:
         reply(limits, 1, times=int(limits.limit))
         seen.append(limits.limit)
-    assert seen == [128, 256]
+    assert seen == [256, 512, 1024]
     reply(limits, 1, times=500)
-    assert limits.limit == 256
+    assert limits.limit == 1024
 
 
 def test_too_many_cuts_once_in_a_while_and_comes_back() -> None:
