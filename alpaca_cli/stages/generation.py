@@ -30,7 +30,7 @@ from alpaca_cli.stages.judging import Judging
 FIRST_YIELD = 0.7  # of the tasks asked for; until the first replies tell better
 AHEAD = 8  # times the concurrency: how far requests may run ahead of a reply that is missing
 TRIES = 3  # replies without a task, and the next mode of asking is tried
-SHOWN = 200  # characters of a reply that are kept for messages
+FIGURES = ("kind", "usage", "seconds")  # of an answer that was judged
 SURPLUS = 1.05  # of a batch over what is expected to be enough: another would take hours
 LEAST_KEPT = 0.5  # examples per request that a batch is expected to bring at least
 HOPELESS = 10  # replies without a task from the very first on, and nothing more is sent
@@ -72,6 +72,7 @@ class Generation:
         self._next = self._shrink = self._tries = 0
         self._mode = self.build.modes[0]
         self._settled = not isinstance(self.settings.teacher, OpenAITeacher)
+        self._last: Mapping[str, Any] = {}  # the answer that was judged last
         self._limit = self.settings.max_requests
         self._batch = self.settings.mode == "batch"
         self._journal: Journal | None = None
@@ -266,8 +267,9 @@ class Generation:
                     return  # until the judge has spoken
                 self.judging.forget(answer.n)
             self.pool.judge(answer, scores)
-            # The text is in the journal; a run of a million examples could not keep them all.
-            self.ledger.answers[answer.n] = {**row, "text": row["text"][:SHOWN]}
+            # The rest is in the journal; a run of a million examples could not keep it all.
+            self.ledger.answers[answer.n] = {name: row[name] for name in FIGURES if name in row}
+            self._last = row
             if not self._settled:
                 self._shrink = row["shrink"]
             if not answer.failed:
@@ -276,8 +278,8 @@ class Generation:
             yield
 
     def _hopeless(self) -> TeacherError:
-        row = self.ledger.answers[self.pool.requests - 1]
-        shown = " ".join(str(row["text"]).split()) or "(empty)"
+        row = self._last
+        shown = " ".join(str(row["text"]).split())[:200] or "(empty)"
         hint = "try another generate.teacher.protocol, or a model that follows instructions"
         if row.get("finish_reason") == "length":
             hint = (
