@@ -157,7 +157,8 @@ def test_replay_never_asks(tmp_path: Path) -> None:
 def test_a_replay_judges_again_even_what_is_up_to_date(tmp_path: Path) -> None:
     first = run(tmp_path, recipe())
     before = outputs(tmp_path)
-    (tmp_path / "generate" / "rejected.jsonl").write_text("")
+    # What an older parser might have made of the replies.
+    (tmp_path / "generate" / "rejected.jsonl").write_bytes(b"x" * len(before[1]))
     again = run(tmp_path, recipe(), replay=True)
     assert outputs(tmp_path) == before
     assert again.kept == first.kept
