@@ -37,6 +37,7 @@ class Judging:
         self._build = JudgeBuilder(settings)
         self._pool, self._scored = pool, scored
         self._scores: dict[int, dict[int, float | None]] = {}
+        self._promising: dict[int, dict[int, Example]] = {}  # by request, until it is judged
         self._queue: dict[int, dict[int, Example]] = {}
         self._asked: set[int] = set()
 
@@ -59,7 +60,9 @@ class Judging:
     def scores(self, answer: Answer) -> dict[int, float | None] | None:
         """The scores of all promising candidates of an answer; None while some are missing."""
         known = self._scores.get(answer.n, {})
-        missing = {i: e for i, e in self._pool.promising(answer).items() if i not in known}
+        if answer.n not in self._promising:
+            self._promising[answer.n] = self._pool.promising(answer)
+        missing = {i: e for i, e in self._promising[answer.n].items() if i not in known}
         if not missing:
             return known
         if answer.n not in self._asked:
@@ -70,6 +73,7 @@ class Judging:
     def forget(self, n: int) -> None:
         """Drop what is no longer needed of an answer that was judged."""
         self._scores.pop(n, None)
+        self._promising.pop(n, None)
         self._asked.discard(n)
 
     def next_request(self) -> Request | None:

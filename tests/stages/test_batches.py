@@ -15,6 +15,7 @@ from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.recipe import load_recipe
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
+from alpaca_cli.core.settings_generate import OpenAITeacher
 from alpaca_cli.data.ledger import Ledger
 from alpaca_cli.data.spending import Spending
 from alpaca_cli.stages.generate import Report
@@ -73,13 +74,16 @@ def check_each_once(server: TeacherServer) -> None:
     assert len(done) == len(set(done))
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+def online_bytes(folder: Path) -> list[bytes]:
     """The bytes of an online run in which nothing goes wrong."""
-    folder = tmp_path_factory.mktemp("straight")
     with TeacherServer() as server:
         run(folder, recipe(server, "online"))
     return outputs(folder)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    return online_bytes(tmp_path_factory.mktemp("straight"))
 
 
 # --- a run in which nothing goes wrong ------------------------------------------------------------
@@ -248,7 +252,9 @@ def test_a_judge_scores_what_batches_bring(tmp_path: Path) -> None:
 def test_the_recipe() -> None:
     settings = load_recipe("52k-batch").generate
     assert settings.mode == "batch"
-    assert getattr(settings.teacher, "price", None).batch == 0.5  # type: ignore[union-attr]
+    assert isinstance(settings.teacher, OpenAITeacher)
+    assert settings.teacher.price is not None
+    assert settings.teacher.price.batch == 0.5
 
 
 def test_the_command_line(tmp_path: Path, straight: list[bytes]) -> None:

@@ -11,16 +11,20 @@ from alpaca_cli.core.errors import TeacherError, TryAgain
 from alpaca_cli.data.seeds import load_seeds
 from alpaca_cli.stages.generation import Generation
 from tests.servers import ENQUEUED_LIMIT, End, Fault, Line, StoredBatch, TeacherServer, error
-from tests.stages.test_batches import PRICE, check_each_once, outputs, recipe, rows, run
+from tests.stages.test_batches import (
+    PRICE,
+    check_each_once,
+    online_bytes,
+    outputs,
+    recipe,
+    rows,
+    run,
+)
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The bytes of an online run in which nothing goes wrong."""
-    folder = tmp_path_factory.mktemp("straight")
-    with TeacherServer() as server:
-        run(folder, recipe(server, "online"))
-    return outputs(folder)
+    return online_bytes(tmp_path_factory.mktemp("straight"))
 
 
 def test_lines_that_fail_are_asked_for_again(tmp_path: Path, straight: list[bytes]) -> None:

@@ -18,6 +18,7 @@ from tests.stages.test_batches import (
     arguments,
     check_each_once,
     html_once,
+    online_bytes,
     outputs,
     recipe,
     rows,
@@ -28,11 +29,7 @@ from tests.stages.test_batches import (
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The bytes of an online run in which nothing goes wrong."""
-    folder = tmp_path_factory.mktemp("straight")
-    with TeacherServer() as server:
-        run(folder, recipe(server, "online"))
-    return outputs(folder)
+    return online_bytes(tmp_path_factory.mktemp("straight"))
 
 
 # --- calls that fail ------------------------------------------------------------------------------
