@@ -24,7 +24,7 @@ from alpaca_cli.cli.options import (
 
 if TYPE_CHECKING:
     from alpaca_cli.stages.plan import Plan
-    from alpaca_cli.stages.train import Report
+    from alpaca_cli.stages.training import Report
 
 
 def train(

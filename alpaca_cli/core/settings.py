@@ -2,18 +2,19 @@
 
 These texts are the source of `alpaca recipes schema` and of the key reference in the docs. Types
 are lax on purpose (`"1e-5"` is a number); unknown keys are errors. Reading a recipe from files,
-flags and the environment is `alpaca_cli.core.recipe`; the keys of `generate` have a file of their
-own, `alpaca_cli.core.settings_generate`.
+flags and the environment is `alpaca_cli.core.recipe`; the keys of `generate` and `train` have
+files of their own, `settings_generate` and `settings_train`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field
 
 from alpaca_cli.core.section import Section
 from alpaca_cli.core.settings_generate import Generate
+from alpaca_cli.core.settings_train import Train
 
 
 class Seeds(Section):
@@ -75,137 +76,6 @@ class Stats(Section):
     tokenizer: str | None = None
     """A tokenizer.json, or a model folder with one, that counts tokens; `train.model` when that
     is such a folder. Without one, lengths are in words."""
-
-
-class Scratch(Section):
-    """A LLaMA trained from scratch, with a tokenizer trained on the data."""
-
-    vocab_size: int = Field(2048, ge=300)
-    """Byte-level BPE entries, the special tokens included."""
-
-    hidden_size: int = Field(128, ge=8)
-    """Width of the model."""
-
-    intermediate_size: int = Field(384, ge=8)
-    """Width of the feed-forward layers."""
-
-    layers: int = Field(4, ge=1)
-    """Transformer blocks."""
-
-    heads: int = Field(4, ge=1)
-    """Attention heads; they divide hidden_size."""
-
-    tie_embeddings: bool = True
-    """Input and output embeddings are one matrix."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Scratch:
-        if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 2:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must split into {self.heads} heads of even width"
-            )
-        return self
-
-
-class ScratchModel(Section):
-    """`model: {config: …}`: no pretrained weights."""
-
-    config: Scratch = Scratch()
-
-
-def _model_tag(value: Any) -> str:
-    """Text names pretrained weights; anything else must be `{config: …}`."""
-    return "pretrained" if isinstance(value, str) else "scratch"
-
-
-StudentModel = Annotated[
-    Annotated[str, Tag("pretrained")] | Annotated[ScratchModel, Tag("scratch")],
-    Discriminator(_model_tag),
-]
-
-
-class Lora(Section):
-    """Low-rank adapters (peft)."""
-
-    r: int = Field(16, ge=1)
-    """Rank."""
-
-    alpha: int = Field(32, ge=1)
-    """Scale: updates are multiplied by alpha / r."""
-
-    dropout: float = Field(0.05, ge=0, lt=1)
-    """Dropout on the adapter's input."""
-
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
-    """Layers that get an adapter."""
-
-
-class Train(Section):
-    """Supervised fine-tuning of the student."""
-
-    model: StudentModel = ScratchModel()
-    """A path or hub id to fine-tune, or `{config: …}` to train a LLaMA from scratch."""
-
-    method: Literal["full", "lora"] = "full"
-    """All weights, or low-rank adapters."""
-
-    lora: Lora = Lora()
-
-    template: str = "alpaca"
-    """Prompt template: `alpaca`, `tokenizer` (its own chat template), or a JSON file."""
-
-    epochs: float = Field(3, gt=0)
-    """Passes over the data."""
-
-    learning_rate: float = Field(2e-5, gt=0)
-    """Peak learning rate; cosine decay to 0 after the warm-up."""
-
-    warmup: float = Field(0.03, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises from 0."""
-
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay."""
-
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: Muon for the hidden matrices, AdamW for the rest; for training from scratch."""
-
-    muon_learning_rate: float = Field(0.02, gt=0)
-    """Peak learning rate of the matrices under Muon."""
-
-    max_grad_norm: float = Field(1.0, gt=0)
-    """Gradients are clipped to this norm."""
-
-    global_batch: int = Field(128, ge=1)
-    """Examples in one optimizer step, over all GPUs and micro-batches."""
-
-    micro_batch: int = Field(4, ge=1)
-    """Examples that one GPU computes at once; with packing, as many tokens as `micro_batch` rows
-    of `max_length` have."""
-
-    max_length: int = Field(512, ge=8)
-    """Longest example, in tokens."""
-
-    overlong: Literal["drop", "truncate_response", "error"] = "drop"
-    """What happens to longer examples. A truncated response keeps its EOS."""
-
-    packing: bool = True
-    """Examples follow each other in one row, without padding and without seeing each other."""
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the forward and backward pass; auto: bfloat16 on GPUs that have it, else
-    float32."""
-
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-
-    save_every: int = Field(200, ge=1)
-    """Optimizer steps between checkpoints."""
-
-    keep_checkpoints: int = Field(2, ge=1)
-    """Newest checkpoints that stay on disk."""
-
-    gpus: str | int = "auto"
-    """How many GPUs, `auto` for all, or a list such as `0,1`; CPU when there is none."""
 
 
 class Eval(Section):

@@ -22,7 +22,8 @@ import torch
 
 from alpaca_cli.core.errors import DataError
 from alpaca_cli.core.files import disk_error, read_json, sync_folder, write_json
-from alpaca_cli.model.student import Trainee, full_disk, save_trainee
+from alpaca_cli.model.saving import full_disk, save_trainee
+from alpaca_cli.model.student import Trainee
 
 MANIFEST = "checkpoint.json"
 OPTIMIZER = "optimizer.pt"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from alpaca_cli.core.settings import Train
+from alpaca_cli.core.settings_train import Train
 
 BETAS = (0.9, 0.95)  # AdamW; 0.95 as for GPT-3 and LLaMA, steadier than 0.999 in short runs
 MUON_MOMENTUM = 0.95  # Source: Keller Jordan et al., Muon (2024)

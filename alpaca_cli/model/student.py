@@ -8,7 +8,6 @@ How it is trained is not known here.
 
 from __future__ import annotations
 
-import errno
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,11 +17,10 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from alpaca_cli.core.errors import AlpacaError, DataError, GateFailed, ResourceError, UsageError
-from alpaca_cli.core.files import disk_error
-from alpaca_cli.core.settings import Lora, Scratch, ScratchModel, Train
+from alpaca_cli.core.errors import AlpacaError, DataError, ResourceError, UsageError
+from alpaca_cli.core.settings_train import Lora, Scratch, ScratchModel, Train
 from alpaca_cli.core.template import PromptTemplate, load_template
 from alpaca_cli.model.locate import ADAPTER_CONFIG, find_model
 from alpaca_cli.model.tokenizer import Tokenizer, make_usable, train_tokenizer
@@ -221,88 +219,6 @@ def _with_adapter(model: Any, settings: Lora) -> Any:
             return get_peft_model(model, config)
     except ValueError as error:  # peft names the modules that it did not find
         raise UsageError(f"train.lora.target_modules: {error}") from error
-
-
-def save_trainee(trainee: Trainee, folder: Path) -> list[str]:
-    """Write weights, tokenizer, template and generation settings; returns the file names.
-
-    `folder` is new and not yet visible to anyone: the caller renames it into place.
-
-    Raises:
-        ResourceError: the disk is full.
-    """
-    model, tokenizer = trainee.model, trainee.tokenizer
-    quiet_transformers()
-    with full_disk(folder):
-        folder.mkdir(parents=True)
-        _set_special_tokens(model, tokenizer)
-        model.save_pretrained(folder)
-        if (folder / ADAPTER_CONFIG).is_file():  # peft leaves these to the base model
-            model.get_base_model().generation_config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        trainee.template.save(folder)
-    return sorted(path.name for path in folder.iterdir())
-
-
-def _set_special_tokens(model: Any, tokenizer: Tokenizer) -> None:
-    """Make config and generation_config stop at the EOS that was trained."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for config in (base.config, base.generation_config):
-        config.eos_token_id = tokenizer.eos_token_id
-        config.pad_token_id = tokenizer.pad_token_id
-
-
-@contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """Every library's way of saying that a write failed, as our error."""
-    try:
-        yield
-    except OSError as error:
-        raise disk_error(error, path) from error
-    except (SafetensorError, RuntimeError) as error:
-        # safetensors says it in its text; torch.save fails over the OSError of the file it got.
-        if isinstance(error.__context__, OSError):
-            raise disk_error(error.__context__, path) from error
-        if "os error 28" in str(error):
-            raise disk_error(OSError(errno.ENOSPC, ""), path) from error
-        raise
-
-
-def verify_saved(trainee: Trainee, folder: Path) -> None:
-    """Read the saved weights back: every trained tensor is there, whole, and finite.
-
-    An adapter whose B matrices are all zero changes nothing, and has been written without an
-    error before (peft with wrapped modules): it is refused here.
-
-    Raises:
-        GateFailed: something is missing or empty.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    lora_b_moved = False
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                tensor = file.get_tensor(name)
-                shapes[name] = tuple(tensor.shape)
-                if not torch.isfinite(tensor).all():
-                    raise GateFailed(f"{path}: {name} holds numbers that are not finite")
-                lora_b_moved |= "lora_B" in name and bool(tensor.any())
-    adapter = (folder / ADAPTER_CONFIG).is_file()
-    expected = _expected_tensors(trainee.model, adapter)
-    if len(shapes) < expected:
-        raise GateFailed(f"{folder}: {len(shapes)} tensors were saved, {expected} were trained")
-    if adapter and not lora_b_moved:
-        raise GateFailed(
-            f"{folder}: the adapter is all zeros: training changed nothing",
-            hint="raise train.learning_rate, or train for more steps",
-        )
-
-
-def _expected_tensors(model: Any, adapter: bool) -> int:
-    """How many tensors a whole save holds: tied weights are stored once."""
-    if adapter:
-        return sum(1 for name, _ in model.named_parameters() if "lora_" in name)
-    return sum(1 for _ in model.parameters())
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy
 from alpaca_cli.core.errors import GateFailed, Terminated, UsageError
 from alpaca_cli.core.files import disk_error, write_jsonl
 from alpaca_cli.core.progress import Progress
-from alpaca_cli.core.settings import Train
+from alpaca_cli.core.settings_train import Train
 from alpaca_cli.model import attention
 from alpaca_cli.model.batches import Batch, Row, Schedule, collate, micro_batches, share
 from alpaca_cli.model.checkpoints import load_optimizers, save_checkpoint

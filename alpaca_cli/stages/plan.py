@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.data.formats import read_examples
-from alpaca_cli.stages.train import schedule_of, source, texts
+from alpaca_cli.stages.training import schedule_of, source, texts
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a training would be; fields as in `alpaca_cli.stages.train.Report`.
+    """What a training would be; fields as in `alpaca_cli.stages.training.Report`.
 
     Attributes:
         micro_batches: forward passes in a step of one process, on average over the first steps.

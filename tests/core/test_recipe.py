@@ -10,8 +10,8 @@ import yaml
 
 from alpaca_cli.core.errors import UsageError
 from alpaca_cli.core.recipe import dump_recipe, find_recipe, load_recipe, shipped_recipes
-from alpaca_cli.core.settings import ScratchModel
 from alpaca_cli.core.settings_generate import OpenAITeacher
+from alpaca_cli.core.settings_train import ScratchModel
 
 
 def write(path: Path, text: str) -> str:
@@ -55,7 +55,7 @@ def test_every_mistake_names_its_line(tmp_path: Path) -> None:
         ("a: &x 1\nb: *x\n", ":2: recipes have no anchors and aliases"),
         ("- 1\n", ":1: a recipe is a mapping of keys, not a list"),
         ("generate: {teacher: {kind: openia}}\n", ":1: generate.teacher: "),
-        ("train: {method: loar}\n", "Input should be 'full' or 'lora', did you mean \"lora\"?"),
+        ("train: {method: loar}\n", "or 'qlora', did you mean \"lora\"?"),
         ("extends: nowhere\n", 'no recipe "nowhere"'),
         ("extends: [a]\n", ":1: extends: must be a recipe's name or path"),
         ("generate: {max_cost: 3}\n", ":1: generate: max_cost needs teacher.price"),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alpaca_cli.core.errors import DataError, GateFailed, UsageError
-from alpaca_cli.core.settings import Lora, Scratch, ScratchModel, Train
+from alpaca_cli.core.settings_train import Lora, Scratch, ScratchModel, Train
 from alpaca_cli.core.template import ALPACA, stored_template
 from alpaca_cli.model.checkpoints import (
     load_optimizers,
@@ -22,12 +22,11 @@ from alpaca_cli.model.checkpoints import (
     save_checkpoint,
 )
 from alpaca_cli.model.optim import make_optimizers
+from alpaca_cli.model.saving import save_trainee, verify_saved
 from alpaca_cli.model.student import (
     Trainee,
     load_trainee,
     make_trainee,
-    save_trainee,
-    verify_saved,
 )
 from alpaca_cli.model.tokenizer import encode_prompts
 from tests.tiny import save_tiny_model

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from alpaca_cli.core.errors import GateFailed, UsageError
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
-from alpaca_cli.core.settings import Scratch, ScratchModel, Train
+from alpaca_cli.core.settings_train import Scratch, ScratchModel, Train
 from alpaca_cli.model import attention
 from alpaca_cli.model.batches import Batch, Row, Schedule, collate, encode_rows
 from alpaca_cli.model.checkpoints import newest_checkpoint

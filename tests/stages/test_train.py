@@ -28,6 +28,7 @@ from alpaca_cli.core.settings import Recipe
 from alpaca_cli.model.launch import check_batch, choose_gpus, run_workers
 from alpaca_cli.stages import train as stage
 from alpaca_cli.stages.plan import plan
+from alpaca_cli.stages.training import Report
 from tests.processes import COMMAND, environment, kill_when, lines, run, start, wait_until
 from tests.tiny import save_tiny_model
 
@@ -61,7 +62,7 @@ def recipe(*sets: str) -> Recipe:
     return load_recipe(None, overrides=[*SMALL[1::2], *sets], environment={})
 
 
-def train(folder: Path, name: str, *sets: str, progress: Progress | None = None) -> stage.Report:
+def train(folder: Path, name: str, *sets: str, progress: Progress | None = None) -> Report:
     """Train in this process, in runs/<name>, on the folder's rows."""
     data = str(folder / "rows.jsonl")
     here = RunFolder(folder / "runs" / name)
