@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,3 +71,11 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> 
 def lines(path: Path) -> int:
     """How many whole lines a file has; 0 when there is none."""
     return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

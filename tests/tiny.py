@@ -18,7 +18,9 @@ TEXTS = [
 ]
 
 
-def save_tiny_model(folder: Path, *, context: int = 512, endless: bool = False) -> Path:
+def save_tiny_model(
+    folder: Path, *, context: int = 512, endless: bool = False, tied: bool = False
+) -> Path:
     """Write the model, its tokenizer and its template into `folder`; returns the folder.
 
     `endless`: greedy answers go on until the context or max_new_tokens ends them.
@@ -43,7 +45,7 @@ def save_tiny_model(folder: Path, *, context: int = 512, endless: bool = False) 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         # Untied and far from zero: answers that vary instead of repeating the last token.
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.3,
     )
     folder.mkdir(parents=True, exist_ok=True)

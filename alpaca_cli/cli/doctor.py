@@ -36,7 +36,9 @@ EXTRAS = {
     "scale": ("datatrove",),
     "semantic": ("semhash",),
     "nlp": ("spacy",),
-    "quant": ("bitsandbytes",),
+    "quant": ("bitsandbytes", "torchao"),
+    "tracking": ("tensorboard",),
+    "liger": ("liger-kernel",),
 }
 KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN")
 

@@ -1,11 +1,17 @@
-"""`alpaca train`: fine-tune a student, or train one from scratch."""
+"""`alpaca train`: fine-tune a student, or train one from scratch.
+
+Beside training: look at the rows as the model sees them (`--inspect`), plan (`--dry-run`), prove
+the recipe on a tiny model (`--selfcheck`), or write what starts it elsewhere (`--print-launch`).
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
@@ -17,14 +23,26 @@ from alpaca_cli.cli.options import (
     QuietOption,
     RecipeOption,
     RunOption,
+    Session,
     SetOption,
     freshness,
     open_session,
 )
+from alpaca_cli.core.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
-    from alpaca_cli.stages.plan import Plan
     from alpaca_cli.stages.training import Report
+
+SEVERAL = "Several GPUs and machines"
+INSTEAD = "Instead of training"
+
+
+class Launcher(StrEnum):
+    """What `--print-launch` writes."""
+
+    torchrun = "torchrun"
+    slurm = "slurm"
+    sky = "sky"
 
 
 def train(
@@ -39,13 +57,85 @@ def train(
         str | None,
         typer.Option("--model", metavar="M", help="A model folder or hub id to fine-tune."),
     ] = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option("--gpus", metavar="N|auto|0,1", help="How many GPUs, or which; 0: CPU."),
+    inspect: Annotated[
+        int | None,
+        typer.Option(
+            "--inspect",
+            metavar="N",
+            min=1,
+            help="Show N rows token by token: what is trained, masked, special.",
+            rich_help_panel=INSTEAD,
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show steps, tokens and parameters; train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Plan steps, tokens, memory, disk and time, without loading weights.",
+            rich_help_panel=INSTEAD,
+        ),
     ] = False,
+    selfcheck: Annotated[
+        bool,
+        typer.Option(
+            "--selfcheck",
+            help="Prove this recipe's training on a tiny random model; exit 5 if it fails.",
+            rich_help_panel=INSTEAD,
+        ),
+    ] = False,
+    print_launch: Annotated[
+        Launcher | None,
+        typer.Option(
+            "--print-launch",
+            help="Print the command, sbatch script or SkyPilot file that starts this training.",
+            rich_help_panel=INSTEAD,
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="8xA100-80GB",
+            help="With --dry-run or --print-launch: the GPUs of a machine that is not this one.",
+            rich_help_panel=INSTEAD,
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="N|auto|0,1",
+            help="How many GPUs, or which; 0: CPU; cpu:2: two processes on the CPU.",
+            rich_help_panel=SEVERAL,
+        ),
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            "--nodes",
+            metavar="N",
+            help="Machines that train together: start the same command on each.",
+            rich_help_panel=SEVERAL,
+        ),
+    ] = None,
+    rendezvous: Annotated[
+        str | None,
+        typer.Option(
+            "--rendezvous",
+            metavar="HOST:PORT",
+            help="Where they meet: one of them, and a free port there.",
+            rich_help_panel=SEVERAL,
+        ),
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            "--run-id",
+            metavar="ID",
+            help="The name under which they meet (default: made from the run's).",
+            rich_help_panel=SEVERAL,
+        ),
+    ] = None,
     fresh: FreshOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -55,26 +145,113 @@ def train(
     Interrupted at any time, the same command goes on from the newest checkpoint. With FILE and
     no recipe the run is named after the file.
     """
-    from alpaca_cli.stages import train as stage
-
-    flags = {"train.model": ("--model", model), "train.gpus": ("--gpus", gpus)}
+    _refuse_combinations(inspect, dry_run, selfcheck, print_launch, on)
+    flags = {
+        "train.model": ("--model", model),
+        "train.gpus": ("--gpus", gpus),
+        "train.nodes": ("--nodes", nodes),
+        "train.rendezvous": ("--rendezvous", rendezvous),
+        "train.run_id": ("--run-id", run_id),
+    }
     session = open_session(
         recipe, run, sets, json=json, quiet=quiet, flags=flags, name=_run_name(file)
     )
-    if dry_run:
-        from alpaca_cli.stages.plan import plan
+    if inspect is not None:
+        _inspect(session, file, inspect)
+    elif dry_run:
+        _plan(session, file, on)
+    elif selfcheck:
+        _selfcheck(session)
+    elif print_launch is not None:
+        arguments = _arguments(file, recipe, run, sets, flags) + ["--fresh"] * fresh
+        _print_launch(session, print_launch, arguments, on)
+    else:
+        _train(session, file, fresh)
 
-        planned = plan(session.recipe, session.run, file)
-        session.finish(planned, show_plan(planned), "the same without --dry-run")
-        return
+
+def _refuse_combinations(
+    inspect: int | None,
+    dry_run: bool,
+    selfcheck: bool,
+    print_launch: Launcher | None,
+    on: str | None,
+) -> None:
+    modes = {
+        "--inspect": inspect is not None,
+        "--dry-run": dry_run,
+        "--selfcheck": selfcheck,
+        "--print-launch": print_launch is not None,
+    }
+    given = [name for name, wanted in modes.items() if wanted]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other")
+    if on is not None and given not in (["--dry-run"], ["--print-launch"]):
+        raise UsageError("--on goes with --dry-run or --print-launch")
+
+
+def _train(session: Session, file: str | None, fresh: bool) -> None:
+    from alpaca_cli.stages import train as stage
+
     if file is not None:
         stage.check_readable(file)  # before a run folder is made for it
-    with nullcontext() if stage.is_follower() else session.locked():
-        report = stage.run(
+    with session.locked() if stage.holds_lock(session.recipe) else nullcontext():
+        outcome = stage.take_part(
             session.recipe, session.run, session.progress, fresh=freshness(fresh), data=file
         )
-    if not stage.is_follower():
+    if outcome.ours:
+        report = outcome.report
         session.finish(report, show(report), f"alpaca chat {session.run.path}")
+
+
+def _inspect(session: Session, file: str | None, count: int) -> None:
+    from alpaca_cli.cli.inspection import show as show_rows
+    from alpaca_cli.stages.inspection import inspect_rows
+
+    found = inspect_rows(session.recipe, session.run, file, count)
+    session.finish(found, show_rows(found), "the same without --inspect")
+
+
+def _plan(session: Session, file: str | None, machine: str | None) -> None:
+    from alpaca_cli.cli.plan import show as show_plan
+    from alpaca_cli.stages.plan import plan
+
+    planned = plan(session.recipe, session.run, file, machine=machine)
+    session.finish(planned, show_plan(planned), "the same without --dry-run")
+
+
+def _selfcheck(session: Session) -> None:
+    from alpaca_cli.cli.selfcheck import show as show_checks
+    from alpaca_cli.stages.selfcheck import selfcheck
+
+    found = selfcheck(session.recipe, session.progress)
+    session.finish(found, show_checks(found), "the same without --selfcheck" if found.ok else "")
+    if not found.ok:
+        raise GateFailed("the selfcheck failed: this training would not do what it says")
+
+
+def _print_launch(
+    session: Session, launcher: Launcher, arguments: list[str], machine: str | None
+) -> None:
+    from alpaca_cli.stages.job_scripts import job_script
+
+    typer.echo(job_script(launcher.value, arguments, session.recipe, machine), nl=False)
+
+
+def _arguments(
+    file: str | None,
+    recipe: str | None,
+    run: Path | None,
+    sets: list[str] | None,
+    flags: Mapping[str, tuple[str, Any]],
+) -> list[str]:
+    """The command line again, without what says on which machines it runs."""
+    again = [] if file is None else [file]
+    again += [] if recipe is None else ["--recipe", recipe]
+    again += [] if run is None else ["--run", str(run)]
+    for text in sets or []:
+        again += ["--set", text]
+    flag, model = flags["train.model"]
+    return again if model is None else [*again, flag, model]
 
 
 def _run_name(file: str | None) -> str:
@@ -85,14 +262,16 @@ def _run_name(file: str | None) -> str:
 
 def show(report: Report) -> RenderableType:
     """The report for people."""
-    where = report.device if report.processes == 1 else f"{report.processes} x {report.device}"
+    several = f"{report.processes} x {report.device}, {report.strategy}"
+    where = report.device if report.processes == 1 else several
+    speed = f"{report.seconds:,.0f} s: {report.tokens_per_second:,.0f} tokens/s"
     lines = [
         f"[bold]loss {report.loss:.3f}[/] after {report.steps:,} steps "
         f"({report.epochs:g} epochs of {report.examples:,} examples)",
-        f"{report.tokens:,} tokens, {report.trained_tokens:,} of them trained, in "
-        f"{report.seconds:,.0f} s: {report.tokens_per_second:,.0f} tokens/s",
+        f"{report.tokens:,} tokens, {report.trained_tokens:,} of them trained, in {speed}, "
+        f"{report.padding:.1%} padding" + ("" if report.mfu is None else f", {report.mfu:.0%} MFU"),
         f"{report.parameters:,} parameters, {report.trained_parameters:,} trained, "
-        f"{escape(where)}, {report.dtype}",
+        f"{escape(where)}, {report.dtype}, {report.memory / 2**30:,.1f} GiB at most",
         f"model: {escape(report.model)}",
     ]
     if report.dropped or report.truncated:
@@ -101,16 +280,13 @@ def show(report: Report) -> RenderableType:
             f"[yellow]too long: {report.dropped:,} examples dropped, "
             f"{report.truncated:,} responses truncated[/]",
         )
+    if report.held_out_loss is not None:
+        better = f"; lower in {report.best_checkpoint}" if report.best_checkpoint else ""
+        lines.insert(
+            1,
+            f"held-out loss {report.held_out_loss:.3f} on {report.held_out:,} examples"
+            + escape(better),
+        )
+    if report.spikes:
+        lines.append(f"[yellow]{report.spikes:,} loss spikes: log.jsonl has their examples[/]")
     return Group(*lines)
-
-
-def show_plan(plan: Plan) -> RenderableType:
-    """The plan for people."""
-    return Group(
-        f"[bold]{plan.steps:,} steps[/] ({plan.epochs:g} epochs of {plan.examples:,} examples)",
-        f"too long: {plan.dropped:,} examples dropped, {plan.truncated:,} responses truncated; "
-        f"longest {plan.longest:,} tokens",
-        f"{plan.tokens:,} tokens, {plan.trained_tokens:,} of them trained",
-        f"{plan.micro_batches:,.1f} micro-batches per step, {plan.padding:.1%} padding",
-        f"{plan.parameters:,} parameters, {plan.trained_parameters:,} trained",
-    )

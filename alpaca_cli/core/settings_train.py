@@ -173,8 +173,7 @@ class Train(Section):
     """Examples drawn from the data and not trained on: their loss is the held-out loss."""
 
     holdout_file: str | None = None
-    """Or a file of examples to take the held-out loss from; none of them is trained on when the
-    training data does not hold them."""
+    """Or a file of examples to take the held-out loss from."""
 
     evaluate_every: int = Field(100, ge=1)
     """Optimizer steps between two held-out losses."""

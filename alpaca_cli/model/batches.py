@@ -1,4 +1,4 @@
-"""From examples to tensors: encoding, the order of steps, packing, collating.
+"""The order of steps, packing, dealing to ranks, and the tensors of a micro-batch.
 
 The order is a pure function of (seed, examples, global batch, step): nothing has to be stored to
 resume, and every rank knows what the others compute. A step's examples may be split over ranks
@@ -6,90 +6,28 @@ and micro-batches in any way; the loss is a sum over them all, so the split does
 
 A packed row holds several examples one after the other; `position_ids` restart with each.
 
-The model is not known here.
+The model is not known here, nor how examples become ids (`alpaca_cli.model.rows`).
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from itertools import islice
 
+import numpy as np
 import torch
 
-from alpaca_cli.core.errors import DataError
-from alpaca_cli.core.records import Example
-from alpaca_cli.core.template import PromptTemplate
-from alpaca_cli.model.tokenizer import Tokenizer, encode_prompts, encode_responses
+from alpaca_cli.model.rows import Row
 
 IGNORE = -100  # the label of positions that are not trained; torch's default ignore_index
-Overlong = Literal["drop", "truncate_response", "error"]
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One example as ids: the prompt, then the response with its EOS."""
-
-    ids: list[int]
-    prompt: int
-    """How many of `ids` are the prompt: given, not trained."""
-
-    @property
-    def trained(self) -> int:
-        """Tokens the loss is taken over; never 0, for EOS is one of them."""
-        return len(self.ids) - self.prompt
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Rows to train on, and what became of the examples too long for it."""
-
-    rows: list[Row]
-    dropped: int
-    truncated: int
-
-
-def encode_rows(
-    examples: Sequence[Example],
-    tokenizer: Tokenizer,
-    template: PromptTemplate,
-    max_length: int,
-    overlong: Overlong,
-) -> Encoded:
-    """Encode examples, none longer than `max_length` tokens.
-
-    `truncate_response` cuts the response, never the prompt, and keeps EOS; a prompt that leaves
-    no room for one response token and EOS is dropped under it too.
-
-    Raises:
-        DataError: with `error`, the first example that is too long; or none is left.
-    """
-    pairs = [(example.instruction, example.input) for example in examples]
-    prompts = encode_prompts(tokenizer, template, pairs)
-    responses = encode_responses(tokenizer, [example.output for example in examples])
-    rows: list[Row] = []
-    truncated = 0
-    for number, (prompt, response) in enumerate(zip(prompts, responses, strict=True), 1):
-        length, room = len(prompt) + len(response), max_length - len(prompt)
-        if length > max_length:
-            if overlong == "error":
-                raise DataError(
-                    f"example {number}: {length:,} tokens, train.max_length is {max_length:,}",
-                    hint="raise train.max_length, or set train.overlong to drop or "
-                    "truncate_response",
-                )
-            if overlong == "drop" or room < 2:
-                continue
-            response = [*response[: room - 1], response[-1]]
-            truncated += 1
-        rows.append(Row(prompt + response, len(prompt)))
-    if not rows:
-        what = "there are no examples" if not examples else "no example fits train.max_length"
-        raise DataError(f"nothing to train on: {what}", hint=f"train.max_length is {max_length:,}")
-    return Encoded(rows, len(examples) - len(rows), truncated)
+# A row of the tensors is a list of the examples in it, and a micro-batch a list of rows.
+MicroBatch = list[list[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,36 +69,101 @@ def _permutation(examples: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def share(rows: Sequence[Row], rank: int, world: int) -> list[Row]:
-    """The part of a step's rows that `rank` of `world` computes; parts are about equally long."""
-    longest_first = sorted(rows, key=lambda row: -len(row.ids))
-    # Dealt back and forth (0 1 2 2 1 0 …), so that no rank gets the longer of every round.
-    turn = [*range(world), *reversed(range(world))]
-    return [row for i, row in enumerate(longest_first) if turn[i % len(turn)] == rank]
+def deal(
+    rows: Sequence[Row], world: int, micro_batch: int, max_length: int, packing: bool
+) -> list[list[MicroBatch]]:
+    """For each rank its micro-batches of one step; every rank gets equally many.
 
+    Packed: a micro-batch is one row of at most `micro_batch * max_length` tokens. Not packed:
+    up to `micro_batch` rows of one example, of about one length. Within a micro-batch and within
+    a packed row the longest example comes first.
 
-def micro_batches(
-    rows: Sequence[Row], micro_batch: int, max_length: int, packing: bool
-) -> list[list[list[Row]]]:
-    """Rows cut into micro-batches: lists of rows, each a list of the examples in it.
+    Under FSDP every forward and backward pass is a meeting of all ranks: the n-th micro-batches
+    of the ranks are about equally large, the largest come first, so that memory runs out at once
+    or not at all. Where there are too few examples, a rank gets one without trained tokens.
 
-    Sorted by length, so that what is computed together is of about one length. Packed: one row
-    without padding, of at most `micro_batch * max_length` tokens. Not packed: `micro_batch` rows
-    of one example.
+    Equal arguments give equal results, on every rank.
     """
     longest_first = sorted(rows, key=lambda row: -len(row.ids))
-    if not packing:
-        single = [[row] for row in longest_first]
-        return [single[i : i + micro_batch] for i in range(0, len(single), micro_batch)]
-    found: list[list[list[Row]]] = []
-    free = 0
+    if packing:
+        found = [[packed] for packed in _bins(longest_first, world, micro_batch * max_length)]
+    else:
+        found = _chunks(longest_first, world, micro_batch)
+    # The shortest example, as nothing but a prompt.
+    spare = Row(longest_first[-1].ids, len(longest_first[-1].ids), longest_first[-1].number)
+    found = [batch if batch and batch[0] else [[spare]] for batch in found]
+    found.sort(key=positions, reverse=True)
+    dealt: list[list[MicroBatch]] = [[] for _ in range(world)]
+    for number, batch in enumerate(found):
+        turn, rank = divmod(number, world)
+        # Dealt back and forth, so that no rank gets the largest of every turn.
+        dealt[rank if turn % 2 == 0 else world - 1 - rank].append(batch)
+    return dealt
+
+
+def _bins(longest_first: Sequence[Row], world: int, capacity: int) -> list[list[Row]]:
+    """Rows of at most `capacity` tokens: as few as first-fit-decreasing needs, rounded up to a
+    multiple of `world`, and then about equally full: what counts for memory is the fullest.
+    """
+    fewest = _first_fit(longest_first, capacity)
+    count = math.ceil(len(fewest) / world) * world
+    even = _spread(longest_first, count)
+    if max(map(_tokens, even)) <= capacity:
+        return even
+    while len(fewest) < count:
+        fullest = max(range(len(fewest)), key=lambda at: (len(fewest[at]) > 1, _tokens(fewest[at])))
+        fewest[fullest : fullest + 1] = _spread(fewest[fullest], 2)
+    return fewest
+
+
+def _first_fit(longest_first: Sequence[Row], capacity: int) -> list[list[Row]]:
+    """First-fit-decreasing: each row goes into the first bin that has room (Johnson, 1973: at
+    most 11/9 of the fewest possible bins, plus 6/9).
+    """
+    bins: list[list[Row]] = []
+    room: list[int] = []
     for row in longest_first:
-        if len(row.ids) > free:
-            found.append([[]])
-            free = micro_batch * max_length
-        found[-1][0].append(row)
-        free -= len(row.ids)
-    return found
+        length = len(row.ids)
+        at = next((at for at, free in enumerate(room) if free >= length), len(bins))
+        if at == len(bins):
+            bins.append([])
+            room.append(capacity)
+        bins[at].append(row)
+        room[at] -= length
+    return bins
+
+
+def _spread(longest_first: Sequence[Row], count: int) -> list[list[Row]]:
+    """`count` bins about equally full: each row goes into the one that is least so (Graham, 1969:
+    the fullest has at most 4/3 of the least possible).
+    """
+    bins: list[list[Row]] = [[] for _ in range(count)]
+    least = [(0, at) for at in range(count)]
+    for row in longest_first:
+        filled, at = least[0]
+        bins[at].append(row)
+        heapq.heapreplace(least, (filled + len(row.ids), at))
+    return bins
+
+
+def _chunks(longest_first: Sequence[Row], world: int, micro_batch: int) -> list[MicroBatch]:
+    """Neighbours in length, at most `micro_batch` together; a multiple of `world` of chunks, whose
+    sizes differ by one at most, the chunks of short examples being the larger ones.
+    """
+    count = math.ceil(math.ceil(len(longest_first) / micro_batch) / world) * world
+    size, larger = divmod(len(longest_first), count)
+    left = iter(longest_first)
+    sizes = [size] * (count - larger) + [size + 1] * larger
+    return [[[row] for row in islice(left, size)] for size in sizes]
+
+
+def _tokens(rows: Sequence[Row]) -> int:
+    return sum(len(row.ids) for row in rows)
+
+
+def positions(batch: Sequence[Sequence[Row]]) -> int:
+    """Positions that a micro-batch computes, padding included: rows times the longest row."""
+    return len(batch) * max(map(_tokens, batch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,32 +201,27 @@ def collate(packed: Sequence[Sequence[Row]]) -> Batch:
     Only positions whose next token is trained are listed in `columns`: the output layer, the
     largest of a small model, is computed for no others.
     """
-    width = max(sum(len(row.ids) for row in rows) for rows in packed)
-    ids = [[token for row in rows for token in row.ids] for rows in packed]
-    labels = [
-        # Position i predicts token i + 1: each row's labels are its trained ids, one to the left.
-        [
-            label
-            for row in rows
-            for label in [IGNORE] * (row.prompt - 1) + row.ids[row.prompt :] + [IGNORE]
-        ]
-        for rows in packed
-    ]
-    positions = [
-        # The last example's positions run on through the padding.
-        [place for row in rows for place in range(len(row.ids))]
-        + list(range(len(rows[-1].ids), len(rows[-1].ids) + width - len(line)))
-        for rows, line in zip(packed, ids, strict=True)
-    ]
-    full_labels = torch.tensor(
-        [line + [IGNORE] * (width - len(line)) for line in labels], dtype=torch.int64
-    )
-    columns = (full_labels != IGNORE).any(dim=0).nonzero().flatten()
+    width = max(map(_tokens, packed))
+    # Which id pads does not matter: nothing looks at it, and it is not trained.
+    ids = np.zeros((len(packed), width), dtype=np.int64)
+    labels = np.full((len(packed), width), IGNORE, dtype=np.int64)
+    places = np.tile(np.arange(width), (len(packed), 1))
+    for line, rows in enumerate(packed):
+        start = 0
+        for row in rows:
+            end = start + len(row.ids)
+            ids[line, start:end] = row.ids
+            # Position i predicts token i + 1, and the first token of an example nobody does.
+            trained = start + max(row.prompt, 1)
+            labels[line, trained - 1 : end - 1] = ids[line, trained:end]
+            # To the end of the line: the last example's positions run on through the padding.
+            places[line, start:] = np.arange(width - start)
+            start = end
+    columns = np.flatnonzero((labels != IGNORE).any(axis=0))
     return Batch(
-        # Which id pads does not matter: nothing looks at it, and it is not trained.
-        torch.tensor([line + [0] * (width - len(line)) for line in ids]),
-        torch.tensor(positions),
-        columns,
-        full_labels[:, columns],
+        torch.from_numpy(ids),
+        torch.from_numpy(places),
+        torch.from_numpy(columns),
+        torch.from_numpy(labels[:, columns]),
         [len(row.ids) for row in packed[0]],
     )

@@ -1,72 +1,74 @@
-"""Which GPUs to use, and starting one process per GPU through accelerate's launcher.
+"""Who starts whom when several processes train.
 
-The parent holds the run's lock, waits, and hands on what its workers say; each worker is the
-same `alpaca train` command, told by its environment (RANK, WORLD_SIZE) that it is one of several.
-A command started by torchrun, `accelerate launch` or a cluster's scheduler is a worker likewise.
+    alpaca train --gpus 8          the parent: holds the run's lock, shows the result
+    └── torchrun                   torch's own launcher, one per machine
+        ├── alpaca train  rank 0   the workers: the same command, told by RANK and WORLD_SIZE
+        ├── alpaca train  rank 1   that they are one of several (`alpaca_cli.model.worker`)
+        └── …
 
-What the workers do is not known here.
+With `--nodes N` the same command is started on N machines; their torchruns meet at `--rendezvous`
+under a common `--run-id`. No parent holds the lock then: the worker of rank 0 takes it. A worker
+started by torchrun, a scheduler or `accelerate launch` directly has no such parent, and trains
+just the same.
+
+How they are watched and stopped is in `alpaca_cli.model.parent`. What they do is not known here.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
+import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from threading import Timer
 
-from alpaca_cli.core import errors
-from alpaca_cli.core.errors import AlpacaError, UsageError
-from alpaca_cli.core.files import read_json, write_json
+from alpaca_cli.core.errors import UsageError
+from alpaca_cli.core.machine import cores
 from alpaca_cli.core.progress import Progress
-
-ERROR_FILE = "ALPACA_WORKER_ERROR"  # where a worker leaves its error for the parent
-PATIENCE = 120  # seconds that workers have to save a checkpoint after SIGTERM
+from alpaca_cli.model.parent import run_workers
+from alpaca_cli.model.worker import PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
-    """This process among those that train together."""
+class Devices:
+    """What a machine's processes compute on: a GPU each, or, without GPUs, the CPU."""
 
-    rank: int
+    gpus: list[int]
     processes: int
-    launched: bool
-    """By our own parent process, which holds the run's lock and shows the result."""
-
-    @property
-    def main(self) -> bool:
-        return self.rank == 0
 
 
-def this_worker() -> Worker:
-    """What torchrun's environment variables say; rank 0 of 1 outside of any launcher."""
-    environment = os.environ
-    return Worker(
-        rank=int(environment.get("RANK", "0")),
-        processes=int(environment.get("WORLD_SIZE", "1")),
-        launched=ERROR_FILE in environment,
-    )
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where the torchruns of several machines find each other."""
+
+    nodes: int
+    endpoint: str
+    """HOST:PORT of one of them."""
+    run_id: str
 
 
-def choose_gpus(wanted: str | int, available: int) -> list[int]:
-    """Device numbers for `train.gpus`; none means CPU.
+def choose_gpus(wanted: str | int, available: int) -> Devices:
+    """The devices that `train.gpus` names.
 
     Raises:
-        UsageError: there are not so many, or the text is no count, list or `auto`.
+        UsageError: there are not so many, or the text is no count, list, `auto` or `cpu:N`.
     """
     text = str(wanted).strip()
     if text == "auto":
-        return list(range(available))
+        return Devices(list(range(available)), available or 1)
+    kind, _, count = text.partition(":")
+    if kind == "cpu" and (count or "1").isdecimal() and int(count or 1):
+        return Devices([], int(count or 1))
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise UsageError(f"train.gpus: {wanted}: expected a count, a list such as 0,1, or auto")
+        raise UsageError(
+            f"train.gpus: {wanted}: expected a count, a list such as 0,1, auto, or cpu:2"
+        )
     if "," not in text:
         numbers = list(range(numbers[0]))
     missing = [number for number in numbers if number >= available]
@@ -76,7 +78,12 @@ def choose_gpus(wanted: str | int, available: int) -> list[int]:
             f"train.gpus: {wanted} asked for, this machine has {have}",
             hint="use --gpus auto" if available else "use --gpus 0 for CPU",
         )
-    return numbers
+    return Devices(numbers, len(numbers) or 1)
+
+
+def wants_cpu(wanted: str | int) -> bool:
+    """Whether `train.gpus` asks for the CPU, whatever the machine has."""
+    return str(wanted).strip().partition(":")[0] in ("0", "cpu")
 
 
 def check_batch(global_batch: int, processes: int) -> None:
@@ -94,97 +101,86 @@ def check_batch(global_batch: int, processes: int) -> None:
         )
 
 
-def launch(arguments: Sequence[str], gpus: Sequence[int], folder: Path, progress: Progress) -> None:
-    """Run `alpaca <arguments>` once per GPU and wait for all of them.
+def torchrun(
+    processes: int | str, meeting: Meeting | None, address: str | None, arguments: Sequence[str]
+) -> list[str]:
+    """The command that starts `alpaca <arguments>` `processes` times on this machine.
 
     Args:
-        folder: the stage's folder; gets `launch.log` with all that launcher and workers write.
+        processes: a number, or `gpu` for as many as there are GPUs.
+        meeting: None when there is only this machine.
+        address: under which the others reach this machine; None leaves it to torchrun, which
+            takes the host's full name.
+    """
+    where = ["--standalone"]
+    if meeting is not None:
+        where = ["--nnodes", str(meeting.nodes), "--rdzv-backend", "c10d"]
+        where += ["--rdzv-endpoint", meeting.endpoint, "--rdzv-id", meeting.run_id]
+    if address is not None:
+        where += ["--local-addr", address]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", *where),
+        *("--nproc-per-node", str(processes), "--max-restarts", "0"),
+        *("--shutdown-timeout", str(PATIENCE)),
+        *("--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"),
+        # Without `--` torchrun would take our `--run` for the beginning of its `--run-path`.
+        *("-m", "--", "alpaca_cli", *arguments),
+    ]
+
+
+def own_address(endpoint: str) -> str:
+    """Under which name or address the other machines reach this one, from the way to `endpoint`.
+
+    torchrun would use the host's full name, which often means something on that host only.
+
+    Raises:
+        UsageError: it is no HOST:PORT, or there is no way to it.
+    """
+    host, _, port = endpoint.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal():
+        raise UsageError(f"train.rendezvous: {endpoint}: expected HOST:PORT")
+    try:
+        family, kind, _, _, there = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(there)  # a datagram socket: nothing is sent
+            own = str(probe.getsockname()[0])
+    except OSError as error:
+        raise UsageError(
+            f"train.rendezvous: {endpoint}: {error.strerror}",
+            hint="name one of the machines as the others see it",
+        ) from error
+    return host if own == there[0] or ip_address(own).is_loopback else own
+
+
+def launch(
+    arguments: Sequence[str],
+    devices: Devices,
+    meeting: Meeting | None,
+    log: Path,
+    progress: Progress,
+) -> bool:
+    """Run `alpaca <arguments>` once per device and wait for all of them.
+
+    Args:
+        meeting: with whom, when other machines take part.
+        log: gets all that torchrun and workers write, appended.
+
+    Returns:
+        Whether rank 0 was one of them.
 
     Raises:
         AlpacaError: what a worker raised, or that one ended without saying why.
-        KeyboardInterrupt, Terminated: passed on to the workers, who saved a checkpoint first.
+        KeyboardInterrupt, Terminated: on to the workers first, who saved a checkpoint.
     """
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
-        *("--num_processes", str(len(gpus)), "--num_machines", "1", "--main_process_port", "0"),
-        *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "alpaca_cli", *arguments),
-    ]
-    run_workers(command, {"CUDA_VISIBLE_DEVICES": _visible(gpus)}, folder, progress)
+    address = own_address(meeting.endpoint) if meeting else "localhost"
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // devices.processes))
+    environment = {"CUDA_VISIBLE_DEVICES": visible(devices.gpus), "OMP_NUM_THREADS": threads}
+    command = torchrun(devices.processes, meeting, address, arguments)
+    return run_workers(command, environment, log, progress)
 
 
-def run_workers(
-    command: Sequence[str], environment: dict[str, str], folder: Path, progress: Progress
-) -> None:
-    """Run a launcher's command to its end; see `launch`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    error_file = folder / "worker-error.json"
-    error_file.unlink(missing_ok=True)
-    # Recipe keys in the environment are in the resolved recipe already, and flags went over them.
-    kept = {k: v for k, v in os.environ.items() if k == "ALPACA_RUNS" or k[:7] != "ALPACA_"}
-    launcher = subprocess.Popen(
-        command,
-        env=kept | environment | {ERROR_FILE: str(error_file)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        # Ctrl-C must reach the workers once, through us, not a second time from the terminal.
-        start_new_session=True,
-    )
-    assert launcher.stderr is not None
-    try:
-        with open(folder / "launch.log", "w", encoding="utf-8") as log, launcher.stderr as said:
-
-            def relay(*, show: bool) -> None:
-                for line in said:
-                    log.write(line)
-                    log.flush()
-                    # After an error the launcher adds its own, longer report: that is for the log.
-                    if show and not error_file.exists():
-                        progress.info(line.rstrip())
-
-            try:
-                relay(show=True)
-            except KeyboardInterrupt:
-                launcher.send_signal(signal.SIGTERM)
-                patience = Timer(PATIENCE, _kill, [launcher])
-                patience.start()
-                relay(show=False)  # workers that save a checkpoint need someone to talk to
-                patience.cancel()
-                raise
-        code = launcher.wait()
-    finally:
-        _kill(launcher)
-    if code:
-        raise _worker_error(error_file, folder / "launch.log")
-
-
-def leave_error(error: AlpacaError) -> None:
-    """In a worker: tell the parent why; the first worker to fail is the one that is heard."""
-    path = os.environ.get(ERROR_FILE)
-    if path and not Path(path).exists():
-        write_json(
-            Path(path), {"type": type(error).__name__, "message": str(error), "hint": error.hint}
-        )
-
-
-def _worker_error(error_file: Path, log: Path) -> AlpacaError:
-    if not error_file.is_file():
-        return AlpacaError(f"a training process ended without a reason; see the end of {log}")
-    said = read_json(error_file)
-    error_file.unlink()
-    kind: type[AlpacaError] = getattr(errors, said["type"], AlpacaError)
-    return kind(said["message"], hint=said["hint"])
-
-
-def _visible(gpus: Sequence[int]) -> str:
+def visible(gpus: Sequence[int]) -> str:
     """CUDA_VISIBLE_DEVICES for the workers, inside what we ourselves may see."""
     ours = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
     return ",".join(ours[number] if ours else str(number) for number in gpus)
-
-
-def _kill(launcher: subprocess.Popen[str]) -> None:
-    """End the launcher and all in its process group, if they have not ended yet."""
-    with suppress(ProcessLookupError):
-        os.killpg(launcher.pid, signal.SIGKILL)
-    launcher.wait()

@@ -17,13 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from alpaca_cli.core.errors import DataError, ResourceError
 from alpaca_cli.core.template import ALPACA, TOKENIZER, PromptTemplate, stored_template
+from alpaca_cli.model.adapters import without_peft_deprecations
 from alpaca_cli.model.dialogue import Sampling
 from alpaca_cli.model.locate import ADAPTER_CONFIG, find_model
-from alpaca_cli.model.student import (
-    EMBEDDING_MULTIPLE,
-    quiet_transformers,
-    without_peft_deprecations,
-)
+from alpaca_cli.model.student import EMBEDDING_MULTIPLE, quiet_transformers
 from alpaca_cli.model.tokenizer import Tokenizer
 
 

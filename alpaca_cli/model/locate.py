@@ -8,6 +8,7 @@ here.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -18,11 +19,15 @@ from alpaca_cli.core.errors import DataError
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
+SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")
 
 
-def find_model(name: str) -> Path:
+def find_model(name: str, *, weights: bool = True, code: bool = False) -> Path:
     """The local folder of a model: `runs/x` stands for `runs/x/train/final`.
+
+    Args:
+        weights: False leaves them on the hub: for a look at configuration or tokenizer.
+        code: also take the Python files that come with a model. This does not run them.
 
     Raises:
         DataError: no such folder, no model in it, or the hub does not give it.
@@ -32,7 +37,7 @@ def find_model(name: str) -> Path:
         return _inside(path)
     if not _may_be_hub_id(name):
         raise DataError(f"{name}: no such folder", hint=_hint(path))
-    return _from_hub(name)
+    return _from_hub(name, weights, code)
 
 
 def run_of(folder: Path) -> Path | None:
@@ -83,16 +88,28 @@ def _hint(path: Path) -> str:
     return f"did you mean {path.with_name(close[0])}?" if close else _FORMS
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, weights: bool, code: bool) -> Path:
     """Download a model (or take it from the cache); its folder.
 
     Weights come as safetensors; pickled ones only where there are no others.
     """
-    folder = _download(name, SMALL_FILES)
+    folder = _download(name, (*SMALL_FILES, "*.py") if code else SMALL_FILES)
     for pattern in ("*.safetensors", "*.bin"):
-        if not weight_files(folder):
+        if weights and lacks_weights(folder):
             _download(name, (pattern,))
     return _inside(folder)
+
+
+def lacks_weights(folder: Path) -> bool:
+    """Whether a model folder has no weights, or not all the files that its index names.
+
+    A download that was cut short leaves some of a large model's files.
+    """
+    for index in sorted(folder.glob("*.index.json")):
+        named = set(json.loads(index.read_bytes())["weight_map"].values())
+        if all((folder / name).is_file() for name in named):
+            return False
+    return bool(list(folder.glob("*.index.json"))) or not weight_files(folder)
 
 
 def _download(name: str, patterns: Sequence[str]) -> Path:

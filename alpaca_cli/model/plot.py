@@ -10,10 +10,20 @@ from alpaca_cli.core.errors import missing_extra
 from alpaca_cli.core.files import atomic_file
 
 SMOOTHING = 0.05  # share of the steps that the moving average looks back over
+ABOVE = 1.1  # how far the picture goes above the highest loss that is not a spike
 
 
-def plot_loss(log: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a PNG of loss and learning rate over steps, from the lines of `log.jsonl`.
+def plot_loss(
+    log: Sequence[Mapping[str, Any]],
+    path: Path,
+    held_out: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write a PNG of loss and learning rate over steps.
+
+    Args:
+        log: lines of `log.jsonl`; steps with `spike` are marked, at the upper edge when they are
+            far above the rest, which would be flat otherwise.
+        held_out: lines of `held_out.jsonl`.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -24,20 +34,75 @@ def plot_loss(log: Sequence[Mapping[str, Any]], path: Path) -> None:
         raise missing_extra("matplotlib", "report") from error
     steps = [line["step"] for line in log]
     losses = [line["loss"] for line in log]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
     axes.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=1, label="loss of each step")
-    axes.plot(steps, smoothed(losses), color="tab:blue", label="moving average")
-    axes.set(xlabel="step", ylabel="loss (nats per trained token)", ylim=(0, None))
+    usual = [line for line in log if not line.get("spike")]
+    axes.plot(
+        [line["step"] for line in usual],
+        smoothed([line["loss"] for line in usual]),
+        color="tab:blue",
+        label="moving average",
+    )
+    _mark_held_out(axes, held_out)
+    top = ABOVE * max((line["loss"] for line in (*usual, *held_out)), default=1.0)
+    _mark_spikes(axes, [line for line in log if line.get("spike")], top)
+    axes.set(xlabel="step", ylabel="loss (nats per trained token)", ylim=(0, top or None))
     axes.grid(alpha=0.3)
     rates = axes.twinx()
     rates.plot(
-        steps, [line["learning_rate"] for line in log], color="tab:orange", label="learning rate"
+        steps,
+        [line["learning_rate"] for line in log],
+        color="tab:orange",
+        linewidth=1,
+        linestyle="--",
+        label="learning rate",
     )
     rates.set(ylabel="learning rate", ylim=(0, None))
-    axes.legend(handles=[*axes.lines, *rates.lines], loc="upper right")
+    # Below, where it hides nothing: curves may be anywhere.
+    figure.legend(handles=[*axes.lines, *rates.lines], loc="outside lower center", ncols=3)
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
+
+
+def _mark_held_out(axes: Any, held_out: Sequence[Mapping[str, Any]]) -> None:
+    """Points joined by a line, the lowest of them larger."""
+    if not held_out:
+        return
+    best = min(held_out, key=lambda line: float(line["loss"]))
+    sizes = {"linewidth": 1.5, "markersize": 4 if len(held_out) <= 60 else 0}
+    axes.plot(
+        [line["step"] for line in held_out],
+        [line["loss"] for line in held_out],
+        color="tab:green",
+        marker="o",
+        label="held-out loss",
+        **sizes,
+    )
+    axes.plot(
+        best["step"],
+        best["loss"],
+        color="tab:green",
+        marker="*",
+        markersize=13,
+        linestyle="none",
+        label=f"lowest: {best['loss']:.3f} at step {best['step']:,}",
+    )
+
+
+def _mark_spikes(axes: Any, spikes: Sequence[Mapping[str, Any]], top: float) -> None:
+    if not spikes:
+        return
+    axes.plot(
+        [line["step"] for line in spikes],
+        [min(line["loss"], top) for line in spikes],
+        color="tab:red",
+        marker="v",
+        markersize=7,
+        linestyle="none",
+        clip_on=False,
+        label=f"spike ({len(spikes):,})" if len(spikes) > 1 else "spike",
+    )
 
 
 def smoothed(values: Sequence[float]) -> list[float]:

@@ -1,29 +1,30 @@
-"""The student: a model with its tokenizer and prompt template; making, loading and saving one.
+"""The student: a model with its tokenizer and prompt template; making one, and loading one again.
 
-A saved student is a model folder that transformers (and peft, for an adapter) loads as it is,
-plus `prompt_template.json`. Checkpoints hold the same files, so a checkpoint can be asked, too.
-
-How it is trained is not known here.
+Where the tokenizer comes from is `alpaca_cli.model.tokens`; how a student is saved is
+`alpaca_cli.model.saving`. How it is trained is not known here.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
+from accelerate import init_empty_weights
 from safetensors import SafetensorError
 
 from alpaca_cli.core.errors import AlpacaError, DataError, ResourceError, UsageError
-from alpaca_cli.core.settings_train import Lora, Scratch, ScratchModel, Train
-from alpaca_cli.core.template import PromptTemplate, load_template
+from alpaca_cli.core.settings_train import Scratch, ScratchModel, Train
+from alpaca_cli.core.template import PromptTemplate
+from alpaca_cli.model import adapters
+from alpaca_cli.model.attention import choose_attention
 from alpaca_cli.model.locate import ADAPTER_CONFIG, find_model
-from alpaca_cli.model.tokenizer import Tokenizer, make_usable, train_tokenizer
+from alpaca_cli.model.tokenizer import Tokenizer
 
 EMBEDDING_MULTIPLE = 64  # rows of an embedding that has to grow: tensor cores like such shapes
 
@@ -34,7 +35,7 @@ class Trainee:
 
     Attributes:
         model: a causal language model of transformers, or peft's wrapper around one.
-        notes: what had to be changed to make a pretrained model trainable, one line each.
+        notes: what was chosen for it, and what had to be changed to make it trainable.
     """
 
     model: Any
@@ -44,8 +45,8 @@ class Trainee:
 
     @property
     def parameters(self) -> int:
-        """Parameters in all; tied ones count once."""
-        return sum(p.numel() for p in self.model.parameters())
+        """Parameters in all; tied ones count once, those held in 4 bits as what they stand for."""
+        return sum(adapters.size(p) for p in self.model.parameters())
 
     @property
     def trainable(self) -> int:
@@ -54,7 +55,8 @@ class Trainee:
 
 def make_trainee(
     settings: Train,
-    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    template: PromptTemplate,
     seed: int,
     dtype: torch.dtype = torch.float32,
     *,
@@ -63,64 +65,79 @@ def make_trainee(
     """The untrained student of a recipe; equal arguments give equal weights.
 
     Args:
-        texts: what the tokenizer of a model from scratch is trained on.
-        dtype: of frozen weights (LoRA); trained weights are float32 whatever is computed in.
-        weights: False makes all tensors shapes without memory, to count them.
+        dtype: of frozen weights (under LoRA); trained ones are kept in `settings.weights`.
+        weights: False gives parameters without values, on torch's `meta` device, and reads only
+            the model's configuration. Buffers have their values in any case: they follow from it.
 
     Raises:
-        UsageError: the model cannot be loaded, or cannot be trained by this method.
+        UsageError: the model cannot be trained by this method.
+        DataError: the model cannot be loaded.
     """
-    template = load_template(settings.template)
+    adapters.check_adaptable(settings)
     torch.manual_seed(seed)
     if isinstance(settings.model, ScratchModel):
-        if settings.method == "lora":
-            raise UsageError(
-                "train.method: lora adapts a pretrained model; one from scratch has nothing to "
-                "adapt",
-                hint="use method: full, or name a model with --model",
-            )
-        scratch = settings.model.config
-        tokenizer: Tokenizer = train_tokenizer(texts, template, scratch.vocab_size)
-        with _device(weights):
-            model = _from_scratch(scratch, tokenizer, settings.max_length)
-        return Trainee(model, tokenizer, template)
-    lora = settings.method == "lora"
-    model, tokenizer = _pretrained(settings.model, dtype if lora else torch.float32, weights)
-    if template.chat_template and not tokenizer.chat_template:
-        raise UsageError(
-            f"train.template: {settings.model} has no chat template",
-            hint="use template: alpaca",
-        )
-    notes = make_usable(tokenizer, model.config.eos_token_id)
-    with _device(weights):
-        notes += _make_room(model, len(tokenizer))
-        if lora:
-            model = _with_adapter(model, settings.lora)
+        model = _from_scratch(settings.model.config, tokenizer, settings.max_length, weights)
+        return _trainee(model, tokenizer, template, settings, [])
+    model = _pretrained(settings.model, settings, dtype, weights)
+    _check_context(model, settings)
+    before = _rows(model)
+    notes = _make_room(model, len(tokenizer), weights)
+    if settings.method != "full":
+        with _values(weights):
+            model = adapters.add_adapter(model, settings.lora, range(before, _rows(model)))
+    return _trainee(model, tokenizer, template, settings, notes)
+
+
+def load_trainee(
+    settings: Train,
+    folder: Path,
+    tokenizer: Tokenizer,
+    template: PromptTemplate,
+    dtype: torch.dtype = torch.float32,
+    *,
+    weights: bool = True,
+) -> Trainee:
+    """The student saved in `folder`, ready to go on training; arguments as in `make_trainee`.
+
+    Raises:
+        DataError: what is there cannot be loaded.
+    """
+    if settings.method == "full" or isinstance(settings.model, ScratchModel):
+        model = _pretrained(str(folder), settings, dtype, weights)
+    else:
+        base = _pretrained(settings.model, settings, dtype, weights)
+        _make_room(base, len(tokenizer), weights)
+        with _values(weights), _loading(folder):
+            model = adapters.load_adapter(base, folder, weights=weights)
+    return _trainee(model, tokenizer, template, settings, [])
+
+
+def _values(wanted: bool) -> AbstractContextManager[Any]:
+    """In this block new parameters have values, or none; buffers always do."""
+    return nullcontext() if wanted else init_empty_weights(include_buffers=False)
+
+
+def _tied(model: Any, weights: bool) -> Any:
+    """accelerate gives every name a tensor of its own: tied ones are one again after this."""
+    if not weights:
+        model.tie_weights()
+    return model
+
+
+def _trainee(
+    model: Any, tokenizer: Tokenizer, template: PromptTemplate, settings: Train, notes: list[str]
+) -> Trainee:
+    """What new and reloaded students have in common: precision and attention."""
+    kept = getattr(torch, settings.weights)
+    # Parameters only: rotary frequencies, a buffer, have to stay float32.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(kept)
+    notes = [*notes, choose_attention(model, settings)]
     return Trainee(model, tokenizer, template, tuple(notes))
 
 
-def _device(weights: bool) -> AbstractContextManager[Any]:
-    """Where tensors are made: on CPU, or on torch's `meta` device, where they have no values."""
-    return nullcontext() if weights else torch.device("meta")
-
-
-def load_trainee(settings: Train, folder: Path, dtype: torch.dtype = torch.float32) -> Trainee:
-    """The student saved in `folder` by `save_trainee`, ready to go on training."""
-    template = load_template(settings.template)
-    if settings.method == "lora" and isinstance(settings.model, str):
-        from peft import PeftModel
-
-        base, _ = _pretrained(settings.model, dtype)
-        tokenizer = _load_tokenizer(folder)
-        _make_room(base, len(tokenizer))
-        with without_peft_deprecations():
-            model: Any = PeftModel.from_pretrained(base, folder, is_trainable=True)
-    else:
-        model, tokenizer = _pretrained(str(folder), torch.float32)
-    return Trainee(model, tokenizer, template)
-
-
-def _from_scratch(scratch: Scratch, tokenizer: Tokenizer, max_length: int) -> Any:
+def _from_scratch(scratch: Scratch, tokenizer: Tokenizer, max_length: int, weights: bool) -> Any:
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=scratch.hidden_size,
@@ -134,29 +151,51 @@ def _from_scratch(scratch: Scratch, tokenizer: Tokenizer, max_length: int) -> An
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return transformers.LlamaForCausalLM(config)
+    with _values(weights):
+        model = transformers.LlamaForCausalLM(config)
+    return _tied(model, weights)
 
 
-def _pretrained(name: str, dtype: torch.dtype, weights: bool = True) -> tuple[Any, Tokenizer]:
-    """Model and tokenizer from a folder or the hub; code that comes with a model is never run."""
-    folder = find_model(name)
+def _pretrained(name: str, settings: Train, dtype: torch.dtype, weights: bool) -> Any:
+    """A model from a folder or the hub, in `settings.weights` or, when it stays frozen, `dtype`.
+
+    Its own code is run only with `settings.trust_remote_code`. Attention is transformers' own
+    choice at first, whatever its configuration names.
+    """
+    trust, method = settings.trust_remote_code, settings.method
+    folder = find_model(name, weights=weights, code=trust)
     if (folder / ADAPTER_CONFIG).is_file():
         raise DataError(
             f"train.model: {folder} holds an adapter, not a whole model",
             hint="merge it into its base model first (peft: merge_and_unload)",
         )
     quiet_transformers()
+    given: dict[str, Any] = {
+        "dtype": getattr(torch, settings.weights) if method == "full" else dtype,
+        "trust_remote_code": trust,
+        "attn_implementation": None,
+    }
     auto = transformers.AutoModelForCausalLM
     with _loading(folder):
         if weights:
-            model = auto.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+            if method == "qlora":
+                given["quantization_config"] = adapters.four_bits(dtype)
+            model, info = auto.from_pretrained(
+                folder, **given, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+            # transformers would go on with random values in their place.
+            if wrong := sorted(info["missing_keys"]) or sorted(map(str, info["mismatched_keys"])):
+                raise ValueError(f"{len(wrong)} weights are missing or misshapen: {wrong[0]} …")
+            if method == "qlora":
+                adapters.stay_trainable(model)
         else:
-            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            with _device(weights):
-                model = auto.from_config(config)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+            with _values(weights):
+                model = auto.from_config(config, **given)
+            _tied(model, weights)
     # An adapter names its base: by hub id, not by this machine's cache; a folder by its full path.
     model.name_or_path = str(folder.resolve()) if Path(name).expanduser().exists() else name
-    return model, _load_tokenizer(folder)
+    return model
 
 
 def quiet_transformers() -> None:
@@ -165,60 +204,61 @@ def quiet_transformers() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def _load_tokenizer(folder: Path) -> Tokenizer:
-    with _loading(folder):
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-
-
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
     """transformers' ways of saying that a model cannot be loaded, as one message."""
     try:
         yield
+    except UnpicklingError as error:
+        raise DataError(
+            f"train.model: {folder}: its pickled weights (.bin) hold more than tensors, and such "
+            "a file can run any code when it is read",
+            hint="use a version of this model in safetensors",
+        ) from error
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         # transformers explains at length; the first line is the reason.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"train.model: {folder}: cannot load this model: {first}") from error
+        code = "trust_remote_code" in str(error)
+        raise DataError(
+            f"train.model: {folder}: cannot load this model: {first}",
+            hint="read that code; if you trust it: --set train.trust_remote_code=true"
+            if code
+            else "",
+        ) from error
 
 
-def _make_room(model: Any, tokens: int) -> list[str]:
+def _check_context(model: Any, settings: Train) -> None:
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context and settings.max_length > context:
+        raise UsageError(
+            f"train.max_length: {settings.max_length:,}, but {settings.model} was made for "
+            f"{context:,} tokens",
+            hint=f"set train.max_length to {context} or less",
+        )
+
+
+def _rows(model: Any) -> int:
+    rows: int = model.get_input_embeddings().weight.shape[0]
+    return rows
+
+
+def _make_room(model: Any, tokens: int, weights: bool) -> list[str]:
     """Grow the embedding when the tokenizer has more tokens than it has rows."""
-    rows = model.get_input_embeddings().num_embeddings
+    rows = _rows(model)
     if tokens <= rows:
         return []
-    meta = model.device.type == "meta"
-    # New rows start at the mean of the old ones, as in Stanford Alpaca.
-    model.resize_token_embeddings(
-        tokens, pad_to_multiple_of=EMBEDDING_MULTIPLE, mean_resizing=not meta
-    )
-    grown = model.get_input_embeddings().num_embeddings
-    return [f"embedding grown from {rows:,} to {grown:,} rows for {tokens:,} tokens"]
-
-
-@contextmanager
-def without_peft_deprecations() -> Iterator[None]:
-    """peft 0.21 asks transformers 5.23 for `is_gradient_checkpointing`, which warns at users."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-        yield
-
-
-def _with_adapter(model: Any, settings: Lora) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    targets = settings.target_modules
-    config = LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        with without_peft_deprecations():
-            return get_peft_model(model, config)
-    except ValueError as error:  # peft names the modules that it did not find
-        raise UsageError(f"train.lora.target_modules: {error}") from error
+    with _values(weights):
+        model.resize_token_embeddings(
+            tokens, pad_to_multiple_of=EMBEDDING_MULTIPLE, mean_resizing=False
+        )
+    _tied(model, weights)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    for weight in (module.weight for module in ends if module is not None):
+        if weights:
+            # New rows start at the mean of the old ones, as in Stanford Alpaca.
+            with torch.no_grad():
+                weight[rows:] = weight[:rows].float().mean(0)
+    return [f"embedding grown from {rows:,} to {_rows(model):,} rows for {tokens:,} tokens"]
 
 
 @contextmanager

@@ -4,15 +4,22 @@ Prompt and response are encoded apart and joined as ids. Tokenised as one text t
 across the border, and then training and inference see different prompts (measured for BPE and
 SentencePiece tokenizers on the Alpaca template, which ends in `### Response:`).
 
+A response ends as the model's own answers do. With the Alpaca template that is the tokenizer's
+EOS; with a chat template it is what that template writes after an assistant's turn, which in
+many models is another token than the tokenizer's EOS (Gemma, Phi-3, Qwen's base models).
+
 Labels, batches and lengths are not known here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alpaca_cli.core.errors import UsageError
+from alpaca_cli.core.errors import DataError, UsageError
 from alpaca_cli.core.template import PromptTemplate
 
 if TYPE_CHECKING:
@@ -22,6 +29,55 @@ PAD, EOS = "<pad>", "</s>"
 
 # Any tokenizer of transformers; its base class is not exported with types.
 Tokenizer = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What stands around an answer, between the prompt and the end of the assistant's turn.
+
+    Attributes:
+        lead: ids between prompt and answer: what a chat template writes there beyond its
+            generation prompt, such as Qwen3's empty block of thoughts.
+        space: white space at the start of the answer, encoded with it; LLaMA-2 has one space.
+        end: ids after the answer; the last one is EOS.
+    """
+
+    lead: tuple[int, ...]
+    space: str
+    end: tuple[int, ...]
+
+
+def turn_of(tokenizer: Tokenizer, template: PromptTemplate) -> Turn:
+    """How an answer is written; see `Turn`. Without a chat template: the answer, then EOS.
+
+    A chat template is asked by rendering a turn and looking what is around the answer. One that
+    names no token after it (an end in plain text, or none) gets the tokenizer's EOS.
+    """
+    plain = Turn((), "", (tokenizer.eos_token_id,))
+    if not template.chat_template:
+        return plain
+    from jinja2 import TemplateError
+
+    answer = "\ue000"  # of Unicode's private use: in no template
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": answer}]
+    try:
+        whole = tokenizer.apply_chat_template(messages, tokenize=False)
+        prompt = tokenizer.apply_chat_template(
+            messages[:1], tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError:  # it knows no assistant
+        return plain
+    before, found, after = whole.partition(answer)
+    # The space at the start of a text that SentencePiece implies must not become one more.
+    [tail] = _continue(tokenizer, [after], split_special_tokens=False)
+    named = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    at = next((place for place, token in enumerate(tail) if token in named), None)
+    if not found or at is None:
+        return plain
+    between = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    lead = between.rstrip(" ")
+    [head] = _continue(tokenizer, [lead], split_special_tokens=False) if lead else [[]]
+    return Turn(tuple(head), between[len(lead) :], tuple(tail[: at + 1]))
 
 
 def encode_prompts(
@@ -53,16 +109,51 @@ def encode_prompts(
     ]
 
 
-def encode_responses(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Response ids, each ended by EOS."""
-    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
-    return [[*ids, tokenizer.eos_token_id] for ids in encoded["input_ids"]]
+def encode_responses(
+    tokenizer: Tokenizer, texts: Sequence[str], template: PromptTemplate | None = None
+) -> list[list[int]]:
+    """Response ids, each ended by EOS, or as the chat template of `template` ends a turn.
+
+    With a chat template a response is what would stand there had the whole conversation been
+    rendered: SentencePiece's implied space at the start of a text is left out. With the Alpaca
+    template it stays, as in other trainers that encode prompt and response apart: the model's
+    usual form of a word is the one with a space before it.
+    """
+    if template is None or not template.chat_template:
+        encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+        return [[*ids, tokenizer.eos_token_id] for ids in encoded["input_ids"]]
+    turn = turn_of(tokenizer, template)
+    bodies = _continue(tokenizer, [turn.space + text for text in texts], split_special_tokens=True)
+    return [[*turn.lead, *ids, *turn.end] for ids in bodies]
 
 
-def decode_response(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+def _continue(
+    tokenizer: Tokenizer, texts: Sequence[str], *, split_special_tokens: bool
+) -> list[list[int]]:
+    """Ids of texts that stand after another text: without an implied space at their start."""
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=split_special_tokens
+        )["input_ids"]
+        return found
+
+    alone = encode(list(texts))
+    # A new line keeps the implied space to itself, and merges with no letter that follows it.
+    [first], [anchor] = encode(["a"]), encode(["\n"])
+    if not tokenizer.convert_ids_to_tokens(first)[0].startswith(("▁", "Ġ")):
+        return alone
+    anchored = encode([f"\n{text}" for text in texts])
+    return [
+        ids[len(anchor) :] if ids[: len(anchor)] == anchor else plain
+        for ids, plain in zip(anchored, alone, strict=True)
+    ]
+
+
+def decode_response(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
     """The text of response ids: the inverse of `encode_responses`, EOS and padding left out."""
     text: str = tokenizer.decode(
-        list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        _ids(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     return text
 
@@ -135,26 +226,80 @@ def _fixed_pieces(template: PromptTemplate) -> list[str]:
     return list(pieces)
 
 
-def make_usable(tokenizer: Tokenizer, model_eos: int | list[int] | None) -> list[str]:
-    """See to it that a pretrained tokenizer has EOS and padding; says what was changed.
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Tokenizer:
+    """The tokenizer in a model folder.
 
-    Missing and empty ("", as in early LLaMA conversions) tokens are treated alike. Padding may
-    be EOS: prompt and padding are masked by position, never by id.
-
-    Args:
-        model_eos: `eos_token_id` of the model's own configuration, used when the tokenizer has
-            none.
+    Raises:
+        DataError: transformers cannot load it, or it comes with code that may not be run.
     """
-    notes = []
-    if not tokenizer.eos_token or tokenizer.eos_token_id is None:
-        first = model_eos[0] if isinstance(model_eos, list) and model_eos else model_eos
-        if isinstance(first, int) and tokenizer.convert_ids_to_tokens(first):
-            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(first)
-            notes.append(f"the tokenizer names no EOS: using the model's, {tokenizer.eos_token!r}")
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # stderr belongs to our own progress
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise _cannot_load(folder, "tokenizer", error) from error
+
+
+def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The configuration in a model folder; errors as in `load_tokenizer`."""
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise _cannot_load(folder, "configuration", error) from error
+
+
+def _cannot_load(folder: Path, what: str, error: Exception) -> DataError:
+    # transformers explains at length; the first line is the reason.
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    code = "trust_remote_code" in str(error)
+    return DataError(
+        f"train.model: {folder}: cannot load its {what}: {first}",
+        hint="set train.trust_remote_code=true when you have read that code" if code else "",
+    )
+
+
+def special_ids(tokenizer: Tokenizer) -> set[int]:
+    """Ids of the tokens that are no text: EOS, BOS, and those a model was given for its turns."""
+    added = tokenizer.added_tokens_decoder
+    return {*tokenizer.all_special_ids, *(id for id, token in added.items() if token.special)}
+
+
+def token_texts(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
+    """What each token adds to the text; special ones by name.
+
+    A character split over several tokens comes with the last of them. Joined, the texts between
+    two special tokens are what `decode` makes of the ids between them.
+    """
+    special = special_ids(tokenizer)
+    found: list[str] = []
+    for is_special, run in groupby(_ids(ids), key=special.__contains__):
+        if is_special:
+            found += [str(tokenizer.convert_ids_to_tokens(id)) for id in run]
         else:
-            tokenizer.add_special_tokens({"eos_token": EOS})
-            notes.append(f"no EOS in tokenizer or model: {EOS!r} added")
-    if not tokenizer.pad_token or tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-        notes.append(f"the tokenizer has no padding token: using EOS, {tokenizer.eos_token!r}")
-    return notes
+            found += _run_texts(tokenizer, list(run))
+    return found
+
+
+def _run_texts(tokenizer: Tokenizer, run: list[int]) -> list[str]:
+    """What each token of a run without special ones adds to its text."""
+    found = []
+    start = shown = 0
+    for end in range(1, len(run) + 1):
+        # A token's text depends on its neighbours: a window is decoded with and without it.
+        before, now = _text(tokenizer, run[start:shown]), _text(tokenizer, run[start:end])
+        whole = len(now) > len(before) and not now.endswith("\ufffd")
+        # The last token shows what is left of a character that was cut off.
+        found.append(now[len(before) :] if whole or end == len(run) else "")
+        if whole:
+            start, shown = shown, end
+    return found
+
+
+def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    text: str = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    return text

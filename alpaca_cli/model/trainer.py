@@ -10,351 +10,353 @@ Where examples come from, and which files make a finished training, is not known
 
 from __future__ import annotations
 
-import inspect
-import json
 import math
-import os
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
-from torch.nn.functional import cross_entropy
+from accelerate.utils import gather_object
 
-from alpaca_cli.core.errors import GateFailed, Terminated, UsageError
-from alpaca_cli.core.files import disk_error, write_jsonl
-from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.errors import Terminated
 from alpaca_cli.core.settings_train import Train
-from alpaca_cli.model import attention
-from alpaca_cli.model.batches import Batch, Row, Schedule, collate, micro_batches, share
-from alpaca_cli.model.checkpoints import load_optimizers, save_checkpoint
+from alpaca_cli.model.attention import prove_packing
+from alpaca_cli.model.batches import Schedule, collate, deal, positions
+from alpaca_cli.model.checkpoints import Checkpoint, Position, load_optimizers, save_checkpoint
+from alpaca_cli.model.forward import summed_loss
+from alpaca_cli.model.log import Evaluation, Log, Sample, Step, read_log
+from alpaca_cli.model.noise import Noise
 from alpaca_cli.model.optim import learning_rate_factor, make_optimizers, set_learning_rate
+from alpaca_cli.model.rows import Ids, Row
+from alpaca_cli.model.samples import greedy_answers
+from alpaca_cli.model.strategy import Strategy, between_micro_batches, share_model, split_again
 from alpaca_cli.model.student import Trainee
+from alpaca_cli.model.watch import Watch, not_finite
 
-MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+FIRST_SAVE = 5  # the step after which saving is tried: not hours later, when it matters
+
+
+class Observer(Protocol):
+    """Who is told what happens, in the first process; quiet in the others."""
+
+    def on_step(self, line: Step) -> None: ...
+
+    def on_evaluation(self, line: Evaluation) -> None: ...
+
+    def on_spike(self, warning: str) -> None: ...
+
+    def on_save(self, folder: Path, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One line of `log.jsonl`."""
+class Training:
+    """All that a training is made of.
 
-    step: int
-    """Optimizer steps done, this one included."""
-    epoch: float
-    """Passes over the data done."""
-    loss: float
-    """Mean over the step's trained tokens, in nats."""
-    learning_rate: float
-    grad_norm: float
-    """Before clipping."""
-    tokens: int
-    """Prompt and response tokens, padding not counted."""
-    trained_tokens: int
-    seconds: float
-
-
-def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """What the forward and backward pass are computed in.
-
-    Raises:
-        UsageError: the device cannot do it.
+    Attributes:
+        rows: to train on; `schedule` says which are in which step.
+        held_out: to take the held-out loss from; none is taken when empty.
+        asked: the held-out (instruction, input) pairs, with their prompts' ids, that are answered
+            at each evaluation.
+        folder: gets `log.jsonl`, `held_out.jsonl` and `checkpoints/`.
+        flops: of the model for one token, forward and backward.
+        peak: FLOP/s that the devices of all processes can do; None when unknown.
     """
-    if wanted == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if bf16 else torch.float32
-    if wanted == "float16" and device.type != "cuda":
-        raise UsageError(
-            f"train.dtype: float16 needs a CUDA GPU, this is {device.type}",
-            hint="use auto, float32 or bfloat16",
-        )
-    found: torch.dtype = getattr(torch, wanted)
-    return found
+
+    trainee: Trainee
+    rows: Sequence[Row]
+    held_out: Sequence[Row]
+    asked: Sequence[tuple[str, str, Ids]]
+    schedule: Schedule
+    settings: Train
+    folder: Path
+    accelerator: Accelerator
+    strategy: Strategy
+    flops: float
+    peak: float | None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
 
-def make_accelerator(wanted: str, gpus: Sequence[int]) -> Accelerator:
-    """accelerate's view of the processes and devices there are.
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """The model as it is called, and what changes it."""
+
+    model: Any
+    optimizers: list[torch.optim.Optimizer]
+    noise: Noise | None
+
+
+def train(training: Training, observer: Observer, resumed: Checkpoint | None = None) -> None:
+    """Train in place, to the end of the schedule.
 
     Args:
-        wanted: `train.dtype`.
-        gpus: devices that this process may use; CPU when empty, device `gpus[0]` when one.
-    """
-    if len(gpus) == 1:
-        torch.cuda.set_device(gpus[0])
-    dtype = compute_dtype(wanted, torch.device("cuda" if gpus else "cpu"))
-    # The precision of an earlier training in this process must not stick to this one.
-    AcceleratorState._reset_state()
-    return Accelerator(
-        cpu=not gpus,
-        mixed_precision=MIXED[dtype],
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-    )
-
-
-def train(
-    trainee: Trainee,
-    rows: Sequence[Row],
-    schedule: Schedule,
-    settings: Train,
-    folder: Path,
-    accelerator: Accelerator,
-    progress: Progress,
-    resumed: tuple[int, Path] | None = None,
-) -> None:
-    """Train in place; `folder` gets `log.jsonl` and `checkpoints/`.
-
-    Args:
-        trainee: loaded from the checkpoint when there is one.
-        resumed: the step and folder of the checkpoint to go on from.
+        resumed: where to go on from; the trainee was loaded from it.
 
     Raises:
-        KeyboardInterrupt, Terminated: Ctrl-C or SIGTERM; a checkpoint was saved first.
-        GateFailed: the loss is not a number, or packed examples see each other.
+        KeyboardInterrupt, Terminated: Ctrl-C, SIGTERM or SIGUSR1; a checkpoint was saved first.
+        GateFailed: a loss is not a number, packed examples see each other, or a checkpoint is not
+            what was to be saved.
         ResourceError: the disk is full.
     """
-    start = resumed[0] if resumed else 0
-    model, optimizers = _prepare(trainee, settings, accelerator)
-    if settings.packing:
-        prepare_packing(trainee.model, settings.max_length, accelerator.device)
-    if resumed:
-        load_optimizers(resumed[1], optimizers)
-    shown = schedule.steps - start
-    label = f"training from step {start}" if start else "training"
-    checkpoints = folder / "checkpoints"
+    settings, schedule, main = (
+        training.settings,
+        training.schedule,
+        training.accelerator.is_main_process,
+    )
+    start = resumed.position.step if resumed else 0
+    engine = _prepare(training, resumed)
+    seen = resumed.position if resumed else Position(0, 0, 0, 0, 1, "single", None, {})
     with (
-        _Log(folder / "log.jsonl", start, write=accelerator.is_main_process) as log,
+        Log(training.folder / "log.jsonl", start, write=main) as log,
+        Log(training.folder / "held_out.jsonl", start, write=main) as held_out_log,
         _stop_signals() as received,
-        progress.task(label, shown) as task,
     ):
+        watch = Watch.from_log(
+            read_log(training.folder / "log.jsonl", start), round(settings.warmup * schedule.steps)
+        )
+        best = min(
+            (line["loss"] for line in read_log(training.folder / "held_out.jsonl", start)),
+            default=math.inf,
+        )
         for step in range(start, schedule.steps):
-            line, stop = _step(
-                model, optimizers, rows, schedule, step, settings, accelerator, received
+            line, stop = _step(training, engine, step, received)
+            if spike := watch.see(line.step, line.loss, line.grad_norm):
+                rows = tuple(training.rows[index].number for index in schedule.indices(step))
+                line = replace(line, spike=True, rows=rows)
+                observer.on_spike(spike.warning(rows))
+            log.write(_log_line(line))
+            observer.on_step(line)
+            done, last = step + 1, step + 1 == schedule.steps
+            saving = bool(stop) or (not last and _is_time_to_save(done, settings.save_every))
+            evaluating = done % settings.evaluate_every == 0 or saving or last
+            loss = None
+            # Asked to stop, the minute there may be is for saving.
+            if training.held_out and evaluating and not stop:
+                found = _evaluate(training, engine, done, best)
+                loss, best = found.loss, min(best, found.loss)
+                held_out_log.write(asdict(found))
+                observer.on_evaluation(found)
+            seen = Position(
+                step=done,
+                examples=min(done * schedule.global_batch, schedule.visits),
+                tokens=seen.tokens + line.tokens,
+                trained_tokens=seen.trained_tokens + line.trained_tokens,
+                processes=training.accelerator.num_processes,
+                strategy=training.strategy,
+                held_out_loss=loss,
+                scaler=_scaler_state(training.accelerator),
             )
-            log.write(line)
-            task.advance(note=f"loss {line.loss:.3f} · {line.tokens / line.seconds:,.0f} tokens/s")
-            if stop or ((step + 1) % settings.save_every == 0 and step + 1 < schedule.steps):
+            if saving:
                 log.sync()
-                if accelerator.is_main_process:
-                    save_checkpoint(
-                        checkpoints, step + 1, trainee, optimizers, settings.keep_checkpoints
-                    )
-                accelerator.wait_for_everyone()
+                held_out_log.sync()
+                _save(training, engine, seen, observer)
             if stop:
-                raise Terminated if stop == signal.SIGTERM else KeyboardInterrupt
+                raise KeyboardInterrupt if stop == signal.SIGINT else Terminated
 
 
-def _prepare(
-    trainee: Trainee, settings: Train, accelerator: Accelerator
-) -> tuple[Any, list[torch.optim.Optimizer]]:
-    """Model and optimizers on their device, the model wrapped when there are several ranks."""
-    model = trainee.model
-    model.train()
-    if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    # On its device first: optimizers hold on to the parameters they are given.
-    model.to(accelerator.device)
-    optimizers = make_optimizers(model, settings)
-    prepared = accelerator.prepare(model, *optimizers)
-    return prepared[0], list(prepared[1:])
+def _is_time_to_save(done: int, every: int) -> bool:
+    return done % every == 0 or done == min(FIRST_SAVE, every)
 
 
-def _step(
-    model: Any,
-    optimizers: list[torch.optim.Optimizer],
-    data: Sequence[Row],
-    schedule: Schedule,
-    step: int,
-    settings: Train,
-    accelerator: Accelerator,
-    received: list[int],
-) -> tuple[Step, int]:
+def _save(training: Training, engine: _Engine, position: Position, observer: Observer) -> None:
+    began = time.perf_counter()
+    folder = save_checkpoint(
+        training.checkpoints,
+        position,
+        training.trainee,
+        [each.optimizer for each in engine.optimizers],
+        training.accelerator,
+        training.settings.keep_checkpoints,
+    )
+    observer.on_save(folder, time.perf_counter() - began)
+
+
+def _prepare(training: Training, resumed: Checkpoint | None) -> _Engine:
+    """Model and optimizers on their devices, wrapped or split as the strategy says."""
+    trainee, settings, accelerator = training.trainee, training.settings, training.accelerator
+    trainee.model.train()
+    # Made after the model is on its device and split: they hold on to the tensors they are given.
+    model = share_model(trainee.model, accelerator, training.strategy)
+    optimizers = make_optimizers(trainee.model, settings)
+    if settings.packing:
+        prove_packing(trainee.model, settings.max_length, accelerator.device)
+        split_again(trainee.model)
+    if resumed:
+        load_optimizers(resumed.path, trainee.model, optimizers, accelerator.num_processes)
+        if accelerator.scaler is not None and resumed.position.scaler:
+            accelerator.scaler.load_state_dict(resumed.position.scaler)
+    noise = Noise(trainee.model, settings.neftune) if settings.neftune else None
+    return _Engine(model, [accelerator.prepare_optimizer(each) for each in optimizers], noise)
+
+
+def _step(training: Training, engine: _Engine, step: int, received: list[int]) -> tuple[Step, int]:
     """One optimizer step; its log line, and the signal that some rank received (0: none)."""
     began = time.perf_counter()
+    accelerator, settings, schedule = training.accelerator, training.settings, training.schedule
     rank, world = accelerator.process_index, accelerator.num_processes
-    rows = [data[index] for index in schedule.indices(step)]
+    rows = [training.rows[index] for index in schedule.indices(step)]
     trained = sum(row.trained for row in rows)
+    dealt = deal(rows, world, settings.micro_batch, settings.max_length, settings.packing)
     # Dropout is a function of the step, so that a resumed run repeats it.
     torch.manual_seed((schedule.seed * 1_000_003 + step) * world + rank)
-    # A rank without rows (a small last step) still takes part in the gradients' exchange.
-    own = share(rows, rank, world) or [Row(rows[0].ids, len(rows[0].ids))]
-    batches = micro_batches(own, settings.micro_batch, settings.max_length, settings.packing)
-    total = torch.zeros(2, device=accelerator.device)
-    for number, packed in enumerate(batches, 1):
+    losses = []
+    for number, packed in enumerate(dealt[rank], 1):
         batch = collate(packed).to(accelerator.device)
-        last = number == len(batches)
-        with nullcontext() if last else accelerator.no_sync(model):
-            loss = summed_loss(model, batch)
-            # DDP averages gradients over ranks: times `world` makes that a sum.
+        if engine.noise is not None:
+            engine.noise.set(packed, schedule.seed, step)
+        last = number == len(dealt[rank])
+        waiting = between_micro_batches(engine.model, accelerator, training.strategy)
+        with nullcontext() if last else waiting:
+            loss = summed_loss(engine.model, batch)
+            # Gradients are averaged over ranks: times `world` makes that a sum.
             accelerator.backward(loss * (world / trained))
-        total[0] += loss.detach()
-    total[1] = received[0] if received else 0
+        losses.append(loss.detach())
+    total = torch.stack([torch.stack(losses).sum(), torch.zeros_like(losses[0])])
+    total[1] = _told(received, world)
     if world > 1:
         total = accelerator.reduce(total, reduction="sum")
     mean_loss = float(total[0]) / trained
-    if not math.isfinite(mean_loss):
-        raise GateFailed(
-            f"the loss is {mean_loss} at step {step + 1}",
-            hint="lower train.learning_rate; earlier checkpoints are whole",
-        )
-    norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-    rate = set_learning_rate(
-        optimizers, learning_rate_factor(step, schedule.steps, settings.warmup)
+    norm = float(
+        accelerator.clip_grad_norm_(training.trainee.model.parameters(), settings.max_grad_norm)
     )
-    for optimizer in optimizers:
+    # With float16 some steps overflow, and the scaler skips them: that is how it finds its scale.
+    if not math.isfinite(mean_loss) or (not math.isfinite(norm) and accelerator.scaler is None):
+        first = _first_not_finite(losses, dealt[rank])
+        raise not_finite(step + 1, mean_loss, norm, [row.number for row in rows], first)
+    factor = learning_rate_factor(step, schedule.steps, settings.warmup)
+    rate = set_learning_rate(engine.optimizers, factor)
+    # bfloat16 weights are rounded at random: alike in every copy of the model.
+    torch.manual_seed(schedule.seed * 1_000_003 + step)
+    for optimizer in engine.optimizers:
         optimizer.step()
         optimizer.zero_grad()
+    tokens, seconds = sum(len(row.ids) for row in rows), time.perf_counter() - began
     done = min((step + 1) * schedule.global_batch, schedule.visits)
     line = Step(
         step=step + 1,
         epoch=round(done / schedule.examples, 4),
         loss=mean_loss,
         learning_rate=rate,
-        grad_norm=float(norm),
-        tokens=sum(len(row.ids) for row in rows),
+        grad_norm=norm,
+        tokens=tokens,
         trained_tokens=trained,
-        seconds=time.perf_counter() - began,
+        positions=sum(positions(packed) for batches in dealt for packed in batches),
+        seconds=seconds,
+        memory=_memory(accelerator.device),
+        mfu=training.flops * tokens / seconds / training.peak if training.peak else None,
     )
-    return line, int(total[1])
+    return line, _agreed(int(total[1]), world)
 
 
-def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Cross entropy summed over the trained tokens of a micro-batch, in nats, float32."""
-    logits = logits_at(model, batch)
-    return cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), reduction="sum")
+def _first_not_finite(
+    losses: Sequence[torch.Tensor], batches: Sequence[Sequence[Sequence[Row]]]
+) -> list[int] | None:
+    """The examples of the first micro-batch of any rank whose loss is not finite."""
+    found = [
+        [row.number for line in packed for row in line]
+        for loss, packed in zip(losses, batches, strict=True)
+        if not math.isfinite(float(loss))
+    ]
+    everywhere: list[list[int]] = gather_object(found[:1])
+    return everywhere[0] if everywhere else None
 
 
-def logits_at(model: Any, batch: Batch) -> torch.Tensor:
-    """(B, C, vocabulary) logits at the columns of a batch.
-
-    No attention mask and no cache are given: with `position_ids` alone, transformers' own masks
-    keep the examples of a packed row apart; with either, they see each other (measured).
-    Right-padding needs no mask, for a causal model looks to the left only.
-    """
-    inner = _inner(model)
-    known = inspect.signature(type(inner).forward).parameters
-    given: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
-    if "position_ids" in known:
-        given["position_ids"] = batch.position_ids
-    if inner.config._attn_implementation == attention.NAME:
-        given["layout"] = attention.make_layout(batch.lengths, batch.input_ids.device)
-    if "logits_to_keep" in known:
-        logits: torch.Tensor = model(**given, logits_to_keep=batch.columns).logits
-        return logits
-    every: torch.Tensor = model(**given).logits
-    return every[:, batch.columns]
-
-
-def _inner(model: Any) -> Any:
-    """The model of transformers inside the wrappers of DDP and peft."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def prepare_packing(model: Any, max_length: int, device: torch.device) -> None:
-    """Choose how packed examples attend, and prove on this very model that they do so alone.
-
-    The logits of an example must not change when the one before it in its row does. Models that
-    ignore `position_ids` when they build their mask fail this without any other sign.
-
-    Raises:
-        GateFailed: packed examples see each other.
-    """
-    inner = _inner(model)
-    if attention.can_attend_per_example(inner, max_length):
-        inner.set_attn_implementation(attention.NAME)
-    low = min(64, model.get_input_embeddings().num_embeddings // 4)
-    second = Row(list(range(2 * low, 3 * low)), 1)
-    found = []
-    model.eval()
-    for first in (Row(list(range(low)), 1), Row(list(range(low, 2 * low)), 1)):
-        batch = collate([[first, second]]).to(device)
-        with torch.no_grad():
-            found.append(logits_at(model, batch)[0, -second.trained :].float())
-    model.train()
-    if not torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-6):
-        raise GateFailed(
-            "packed examples see each other in this model: the result would be wrong",
-            hint="set train.packing=false",
+def _evaluate(training: Training, engine: _Engine, done: int, best: float) -> Evaluation:
+    """The held-out loss after `done` steps, and what the model answers."""
+    began = time.perf_counter()
+    accelerator, settings = training.accelerator, training.settings
+    rank, world, size = accelerator.process_index, accelerator.num_processes, settings.global_batch
+    total = torch.zeros(1, device=accelerator.device)
+    training.trainee.model.eval()
+    with torch.no_grad():
+        for start in range(0, len(training.held_out), size):
+            rows = [
+                training.held_out[index]
+                for index in range(start, min(start + size, len(training.held_out)))
+            ]
+            dealt = deal(rows, world, settings.micro_batch, settings.max_length, settings.packing)
+            for packed in dealt[rank]:
+                total += summed_loss(engine.model, collate(packed).to(accelerator.device))
+        answers = greedy_answers(
+            training.trainee, [ids for _, _, ids in training.asked], accelerator.device
         )
+    training.trainee.model.train()
+    split_again(training.trainee.model)
+    if world > 1:
+        total = accelerator.reduce(total, reduction="sum")
+    loss = float(total) / sum(row.trained for row in training.held_out)
+    return Evaluation(
+        step=done,
+        loss=loss,
+        best=loss < best,
+        seconds=time.perf_counter() - began,
+        samples=tuple(
+            Sample(instruction, given, answer)
+            for (instruction, given, _), answer in zip(training.asked, answers, strict=True)
+        ),
+    )
+
+
+def _log_line(line: Step) -> dict[str, Any]:
+    """`spike` and `rows` only where there is a spike."""
+    found = asdict(line)
+    return found if line.spike else {k: v for k, v in found.items() if k not in ("spike", "rows")}
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes; see `Step.memory`."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def _scaler_state(accelerator: Accelerator) -> dict[str, Any]:
+    return {} if accelerator.scaler is None else dict(accelerator.scaler.state_dict())
+
+
+def _agreed(total: int, world: int) -> int:
+    """The signal that the ranks' sum of `_told` stands for, 0 when there was none."""
+    return signal.SIGTERM if total > world else signal.SIGINT if total else 0
+
+
+def _told(received: Sequence[int], world: int) -> int:
+    """A rank's part of the sum: more than all ranks' Ctrl-C together when it is to terminate."""
+    return 0 if not received else 1 if received[0] == signal.SIGINT else world + 1
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of raising at any point of a step; a second one raises.
+    """Collect what asks to stop instead of raising at any point of a step; a second one raises.
 
-    Only the main thread may set handlers; elsewhere signals go where they went before.
+    SIGUSR1 is what Slurm sends some time before a job's end. Only the main thread may set
+    handlers; elsewhere signals go where they went before.
     """
     received: list[int] = []
 
     def handle(signum: int, frame: FrameType | None) -> None:
         if received:
-            raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+            raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
         received.append(signum)
 
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {each: signal.signal(each, handle) for each in stops}
     try:
         yield received
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-class _Log:
-    """`log.jsonl`: one line per step, the lines after `start` cut off, so that it is one run.
-
-    Args:
-        start: steps that stay; a resumed run writes the later ones again.
-        write: False on all ranks but the first.
-    """
-
-    def __init__(self, path: Path, start: int, *, write: bool) -> None:
-        self._path, self._file = path, None
-        if not write:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_jsonl(path, read_log(path, start))
-            self._file = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise disk_error(error, path) from error
-
-    def write(self, line: Step) -> None:
-        if self._file is not None:
-            try:
-                self._file.write(json.dumps(asdict(line)) + "\n")
-                self._file.flush()
-            except OSError as error:
-                raise disk_error(error, self._path) from error
-
-    def sync(self) -> None:
-        """On disk up to here: a checkpoint must not outlive the lines that led to it."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def read_log(path: Path, steps: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a log, the first `steps` of them; a torn last line is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    found = [json.loads(line) for line in lines]
-    return found if steps is None else [line for line in found if line["step"] <= steps]

@@ -1,27 +1,93 @@
-"""What a training would be, found out without training or writing anything (`train --dry-run`)."""
+"""What a training would be and take, found out without training, loading weights or writing
+anything (`train --dry-run`).
+
+The data is tokenised and the first steps are dealt as they would be; memory, FLOPs and disk follow
+from the model's shape (`alpaca_cli.model.memory`), time from them and an assumed utilisation.
+"""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from alpaca_cli.core.errors import UsageError
+from alpaca_cli.core.hardware import Gpu, find_gpu, parse_machine
+from alpaca_cli.core.machine import memory_bytes
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
+from alpaca_cli.core.settings_train import Train
 from alpaca_cli.data.formats import read_examples
-from alpaca_cli.stages.training import schedule_of, source, texts
+from alpaca_cli.stages.fitting import Fitting
+from alpaca_cli.stages.training import disk_needed, hold_out, schedule_of, source
+
+if TYPE_CHECKING:
+    import torch
+
+    from alpaca_cli.model.batches import Schedule
+    from alpaca_cli.model.memory import Memory, Shape
+    from alpaca_cli.model.rows import Row, Rows
+
+UTILISATION = 0.4  # share of the maker's peak that is reached: what good trainers do, not a promise
+LOOKED_AT = 20  # steps that are dealt to see how well micro-batches are filled
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes of one process at its worst moment; parts as in `alpaca_cli.model.memory.Memory`.
+
+    Attributes:
+        available: on its device: GPU memory, or its share of the RAM.
+        fits: whether `total` leaves the tenth free that allocators need.
+        save_peak: host memory of the first process while it saves; `host` is all there is here,
+            None when the training is planned for another machine.
+    """
+
+    weights: int
+    copies: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    other: int
+    moment: str
+    total: int
+    available: int
+    fits: bool
+    save_peak: int
+    host: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a training would be; fields as in `alpaca_cli.stages.training.Report`.
+    """What a training would be.
 
     Attributes:
+        device: the kind of card, or `cpu`.
+        examples: trained on; `dropped` and `truncated` ones were longer than max_length.
+        tokens: prompt and response tokens of all epochs; the loss is taken over `trained_tokens`.
         micro_batches: forward passes in a step of one process, on average over the first steps.
         padding: share of the positions in them that hold no token.
+        largest: positions of the largest micro-batch that could come: what memory is planned for.
+        checkpoint: bytes of one; `disk_needed` of all that stay and the final model.
+        flops: model FLOPs of the whole training; `recomputed` come on top with checkpointing.
+        seconds: of training steps at `utilisation` of the GPUs' peak; None without a known one.
+        fits_with: changes that make it fit, best first, each as `key=value`s; empty when it fits.
+        notes: what to know, one line each.
     """
 
+    model: str
+    method: str
+    dtype: str
+    strategy: str
+    device: str
+    processes: int
     steps: int
     epochs: float
     examples: int
+    held_out: int
     dropped: int
     truncated: int
     tokens: int
@@ -29,50 +95,236 @@ class Plan:
     longest: int
     micro_batches: float
     padding: float
+    largest: int
     parameters: int
     trained_parameters: int
+    memory: MemoryPlan
+    checkpoint: int
+    disk_needed: int
+    disk_free: int
+    flops: float
+    recomputed: float
+    seconds: float | None
+    utilisation: float | None
+    fits_with: list[list[str]]
+    notes: list[str]
 
 
-def plan(recipe: Recipe, run: RunFolder, data: str | None = None) -> Plan:
-    """What `train.run` would do, found out without training or writing anything.
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """What a training would run on.
+
+    Attributes:
+        kind: `cuda` or `cpu`; `name` of the card, or `cpu`.
+        memory: bytes for each process.
+        card: what is known of it.
+        here: it is this machine.
+    """
+
+    kind: str
+    name: str
+    processes: int
+    memory: float
+    card: Gpu | None
+    here: bool
+
+
+def plan(
+    recipe: Recipe, run: RunFolder, data: str | None = None, machine: str | None = None
+) -> Plan:
+    """What `train.run` would do.
+
+    Args:
+        machine: GPUs that are not here, as `8xA100-80GB`; else this machine's are planned for.
 
     Raises:
-        DataError, UsageError: as `train.run`.
+        DataError, UsageError: as `train.run`; or `machine` names no known card.
     """
-    from alpaca_cli.model.batches import encode_rows, micro_batches
+    from alpaca_cli.model.adapters import check_method
+    from alpaca_cli.model.launch import check_batch
+    from alpaca_cli.model.memory import shape_of
     from alpaca_cli.model.student import make_trainee
+    from alpaca_cli.model.tokens import prepare_tokens
 
-    settings = recipe.train
-    examples = read_examples([source(run, data)])
-    trainee = make_trainee(settings, texts(examples), recipe.seed, weights=False)
-    encoded = encode_rows(
-        examples, trainee.tokenizer, trainee.template, settings.max_length, settings.overlong
+    settings, named = recipe.train, source(run, data)
+    on = _machine(settings, machine)
+    check_batch(settings.global_batch, on.processes)
+    dtype = _dtype(settings, on)
+    # Not the run's folder of tokens: it would be written to.
+    tokens = prepare_tokens(settings, "", lambda: read_examples([named]), None)
+    rows, held_out = hold_out(settings, tokens, recipe.seed)
+    schedule = schedule_of(recipe, len(rows))
+    visited, dealt = _visited(rows, schedule), _deal(rows, schedule, settings, on.processes)
+    trainee = make_trainee(
+        settings, tokens.tokenizer, tokens.template, recipe.seed, dtype, weights=False
     )
-    schedule = schedule_of(recipe, encoded)
-    visited = [encoded.rows[i] for step in range(schedule.steps) for i in schedule.indices(step)]
-    sample = [
-        [encoded.rows[i] for i in schedule.indices(step)] for step in range(min(20, schedule.steps))
-    ]
-    batches = [
-        batch
-        for rows in sample
-        for batch in micro_batches(
-            rows, settings.micro_batch, settings.max_length, settings.packing
-        )
-    ]
-    widths = [[sum(len(row.ids) for row in packed) for packed in batch] for batch in batches]
-    positions = sum(max(width) * len(width) for width in widths)
+    shape, longest = shape_of(trainee.model, settings), int(rows.lengths.max())
+    fitting = Fitting(tokens, recipe.seed, dtype, on.kind, on.memory, longest, dealt.columns)
+    strategy = fitting.strategy(settings, shape, on.processes)
+    check_method(settings, strategy)
+    needed = fitting.memory(settings, shape, on.processes)
+    fits = fitting.fits(settings, shape, on.processes)
+    flops, recomputed = _flops(visited, shape, settings)
+    reached = _reached(on, dtype)
     return Plan(
+        model=settings.model if isinstance(settings.model, str) else "from scratch",
+        method=settings.method,
+        dtype=str(dtype).removeprefix("torch."),
+        strategy=strategy,
+        device=on.name,
+        processes=on.processes,
         steps=schedule.steps,
         epochs=settings.epochs,
-        examples=len(encoded.rows),
-        dropped=encoded.dropped,
-        truncated=encoded.truncated,
-        tokens=sum(len(row.ids) for row in visited),
-        trained_tokens=sum(row.trained for row in visited),
-        longest=max(len(row.ids) for row in encoded.rows),
-        micro_batches=len(batches) / len(sample),
-        padding=1 - sum(map(sum, widths)) / positions,
+        examples=len(rows),
+        held_out=len(held_out),
+        dropped=tokens.encoded.dropped,
+        truncated=tokens.encoded.truncated,
+        tokens=int(visited.lengths.sum()),
+        trained_tokens=int(visited.trained.sum()),
+        longest=longest,
+        micro_batches=dealt.micro_batches,
+        padding=dealt.padding,
+        largest=fitting.largest(settings),
         parameters=trainee.parameters,
         trained_parameters=trainee.trainable,
+        memory=_memory_plan(needed, on, fits),
+        checkpoint=needed.checkpoint,
+        disk_needed=disk_needed(settings, shape),
+        disk_free=_disk_free(run.path),
+        flops=flops,
+        recomputed=recomputed,
+        # Padding is computed, too.
+        seconds=None if reached is None else (flops + recomputed) / (1 - dealt.padding) / reached,
+        utilisation=None if reached is None else UTILISATION,
+        fits_with=[] if fits else fitting.smaller_settings(settings, shape, on.processes),
+        notes=[*tokens.notes, *trainee.notes],
     )
+
+
+def _machine(settings: Train, machine: str | None) -> _Machine:
+    """The devices that `train.gpus` takes of a named machine, or of this one.
+
+    Raises:
+        UsageError: there are not so many, or GPUs are named where the recipe asks for the CPU.
+    """
+    from alpaca_cli.model.devices import available_memory, gpus
+    from alpaca_cli.model.launch import choose_gpus, wants_cpu
+
+    if machine is not None:
+        if wants_cpu(settings.gpus):
+            raise UsageError(f"--on {machine}: train.gpus: {settings.gpus} asks for the CPU")
+        count, card = parse_machine(machine)
+        processes = choose_gpus(settings.gpus, count).processes * settings.nodes
+        return _Machine("cuda", card.name, processes, card.memory * 2**30, card, here=False)
+    found = gpus()
+    chosen = choose_gpus(settings.gpus, len(found))
+    memory = available_memory(chosen.gpus, chosen.processes)
+    processes = chosen.processes * settings.nodes
+    if not chosen.gpus:
+        return _Machine("cpu", "cpu", processes, memory, None, here=True)
+    name = found[chosen.gpus[0]].name
+    return _Machine("cuda", name, processes, memory, find_gpu(name), here=True)
+
+
+def _dtype(settings: Train, on: _Machine) -> torch.dtype:
+    """What would be computed in there."""
+    from alpaca_cli.model.strategy import compute_dtype
+
+    wanted: str = settings.dtype
+    if wanted == "auto" and not on.here and on.card is not None:  # torch cannot be asked
+        wanted = "bfloat16" if on.card.bf16 else "float32"
+    return compute_dtype(wanted, on.kind)
+
+
+def _reached(on: _Machine, dtype: torch.dtype) -> float | None:
+    """FLOP/s of all GPUs at the assumed utilisation; None where no peak is known."""
+    if on.card is None or dtype.itemsize != 2:
+        return None
+    return UTILISATION * on.card.bf16_tflops * 1e12 * on.processes
+
+
+def _visited(rows: Rows, schedule: Schedule) -> Rows:
+    """All rows of all steps, repeats included."""
+    return rows.take([i for step in range(schedule.steps) for i in schedule.indices(step)])
+
+
+def _flops(visited: Rows, shape: Shape, settings: Train) -> tuple[float, float]:
+    """Of the model for all tokens, and those that checkpointing adds."""
+    from alpaca_cli.model.memory import flops_per_token, recomputed_flops
+
+    tokens, trained = int(visited.lengths.sum()), int(visited.trained.sum())
+    # The mean over tokens, not over examples: a token in a long example attends to more.
+    length = float((visited.lengths**2).sum()) / tokens
+    return (
+        tokens * flops_per_token(shape, settings, length, trained / tokens),
+        tokens * recomputed_flops(shape, settings, length),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Dealt:
+    """How the first steps fill their micro-batches.
+
+    Attributes:
+        micro_batches, padding: see `Plan`.
+        columns: largest share of the positions of a micro-batch that have logits.
+    """
+
+    micro_batches: float
+    padding: float
+    columns: float
+
+
+def _deal(rows: Rows, schedule: Schedule, settings: Train, processes: int) -> _Dealt:
+    from alpaca_cli.model.batches import deal, positions
+
+    steps = min(LOOKED_AT, schedule.steps)
+    batches = [
+        batch
+        for step in range(steps)
+        for own in deal(
+            [rows[index] for index in schedule.indices(step)],
+            processes,
+            settings.micro_batch,
+            settings.max_length,
+            settings.packing,
+        )
+        for batch in own
+    ]
+    computed = sum(map(positions, batches))
+    held = sum(len(row.ids) for batch in batches for packed in batch for row in packed)
+    return _Dealt(
+        micro_batches=len(batches) / processes / steps,
+        padding=1 - held / computed,
+        columns=max(_columns(batch) / positions(batch) for batch in batches),
+    )
+
+
+def _columns(batch: Sequence[Sequence[Row]]) -> int:
+    """Positions with logits: those at which some row has a trained next token, in every row."""
+    if len(batch) == 1:
+        return sum(row.trained for row in batch[0])
+    rows = [row for packed in batch for row in packed]
+    return len(rows) * (max(len(row.ids) for row in rows) - min(row.prompt for row in rows))
+
+
+def _memory_plan(needed: Memory, on: _Machine, fits: bool) -> MemoryPlan:
+    from alpaca_cli.model.memory import PARTS
+
+    return MemoryPlan(
+        **{part: getattr(needed, part) for part in PARTS},
+        moment=needed.moment,
+        total=needed.total,
+        available=int(on.memory),
+        fits=fits,
+        save_peak=needed.save_peak,
+        host=memory_bytes() if on.here else None,
+    )
+
+
+def _disk_free(path: Path) -> int:
+    """Bytes free where the run is, or would be."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alpaca_cli.core.errors import DataError, GateFailed, UsageError
+from alpaca_cli.core.errors import DataError, GateFailed
 from alpaca_cli.core.settings_train import Lora, Scratch, ScratchModel, Train
 from alpaca_cli.core.template import ALPACA, stored_template
 from alpaca_cli.model.checkpoints import (
+    Position,
+    best_checkpoint,
     load_optimizers,
     new_folder,
     newest_checkpoint,
@@ -22,14 +24,12 @@ from alpaca_cli.model.checkpoints import (
     save_checkpoint,
 )
 from alpaca_cli.model.optim import make_optimizers
-from alpaca_cli.model.saving import save_trainee, verify_saved
-from alpaca_cli.model.student import (
-    Trainee,
-    load_trainee,
-    make_trainee,
-)
+from alpaca_cli.model.saving import adapter_moved, save_trainee, verify_saved
+from alpaca_cli.model.strategy import make_accelerator
+from alpaca_cli.model.student import Trainee
 from alpaca_cli.model.tokenizer import encode_prompts
 from tests.tiny import save_tiny_model
+from tests.training import student
 
 SCRATCH = Train(
     model=ScratchModel(
@@ -44,26 +44,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("models") / "base")
 
 
-def lora(base: Path, **changes: Any) -> Train:
-    return Train(model=str(base), method="lora", lora=Lora(r=2, **changes))
-
-
-def weights(trainee: Trainee) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = trainee.model.state_dict()
-    return found
-
-
-def test_equal_seeds_give_equal_students() -> None:
-    one, same, other = (make_trainee(SCRATCH, TEXTS, seed) for seed in (1, 1, 2))
-    assert all(torch.equal(weights(one)[name], weights(same)[name]) for name in weights(one))
-    name = "model.layers.0.mlp.up_proj.weight"
-    assert not torch.equal(weights(one)[name], weights(other)[name])
+def lora(base: Path) -> Train:
+    return Train(model=str(base), method="lora", lora=Lora(r=2))
 
 
 def test_a_saved_student_is_a_model_folder_like_any_other(tmp_path: Path) -> None:
-    trainee = make_trainee(SCRATCH, TEXTS, 1)
+    trainee = student(SCRATCH, TEXTS)
     save_trainee(trainee, tmp_path / "final")
     verify_saved(trainee, tmp_path / "final")
+    trainee.model.set_attn_implementation("sdpa")  # it was made to be trained on packed rows
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "final")
     ids = torch.arange(12)[None]
@@ -78,18 +67,18 @@ def test_a_saved_student_is_a_model_folder_like_any_other(tmp_path: Path) -> Non
 
 
 def test_a_saved_folder_that_lacks_a_tensor_is_noticed(tmp_path: Path) -> None:
-    trainee = make_trainee(SCRATCH, TEXTS, 1)
+    trainee = student(SCRATCH, TEXTS)
     save_trainee(trainee, tmp_path / "final")
     path = tmp_path / "final" / "model.safetensors"
     tensors = load_file(path)
     tensors.pop("model.norm.weight")
     save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(GateFailed, match="tensors were saved"):
+    with pytest.raises(GateFailed, match=r"1 of .* trained tensors were not saved"):
         verify_saved(trainee, tmp_path / "final")
 
 
 def test_saved_weights_that_are_no_numbers_are_noticed(tmp_path: Path) -> None:
-    trainee = make_trainee(SCRATCH, TEXTS, 1)
+    trainee = student(SCRATCH, TEXTS)
     with torch.no_grad():
         trainee.model.model.norm.weight[3] = float("nan")
     save_trainee(trainee, tmp_path / "final")
@@ -97,101 +86,166 @@ def test_saved_weights_that_are_no_numbers_are_noticed(tmp_path: Path) -> None:
         verify_saved(trainee, tmp_path / "final")
 
 
+def test_a_saved_tensor_that_is_another_is_noticed(tmp_path: Path) -> None:
+    trainee = student(SCRATCH, TEXTS)
+    save_trainee(trainee, tmp_path / "final")
+    path = tmp_path / "final" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"][3] += 1e-6
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(GateFailed, match=r"model\.norm\.weight is not what was trained"):
+        verify_saved(trainee, tmp_path / "final")
+
+
+def test_an_empty_adapter_is_noticed(base: Path, tmp_path: Path) -> None:
+    """peft under FSDP with activation checkpointing has written such ones, of 40 bytes."""
+    trainee = student(lora(base), [])
+    save_trainee(trainee, tmp_path / "empty")
+    save_file({}, tmp_path / "empty" / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(GateFailed, match="trained tensors were not saved"):
+        verify_saved(trainee, tmp_path / "empty")
+
+
 def test_an_adapter_that_changes_nothing_is_noticed(base: Path, tmp_path: Path) -> None:
-    trainee = make_trainee(lora(base), [], 1)
+    trainee = student(lora(base), [])
     save_trainee(trainee, tmp_path / "untrained")
-    with pytest.raises(GateFailed, match="all zeros"):
-        verify_saved(trainee, tmp_path / "untrained")
+    assert not adapter_moved(tmp_path / "untrained")
     with torch.no_grad():
         for name, parameter in trainee.model.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.01)
     save_trainee(trainee, tmp_path / "trained")
     verify_saved(trainee, tmp_path / "trained")
-    again = load_trainee(lora(base), tmp_path / "trained")
-    assert trainee.trainable == again.trainable > 0
-    ids = torch.arange(12)[None]
-    assert torch.equal(again.model.eval()(ids).logits, trainee.model.eval()(ids).logits)
+    assert adapter_moved(tmp_path / "trained")
 
 
-def test_an_adapter_needs_a_base_and_layers_that_exist(base: Path) -> None:
-    with pytest.raises(UsageError, match="adapts a pretrained model"):
-        make_trainee(SCRATCH.model_copy(update={"method": "lora"}), TEXTS, 1)
-    with pytest.raises(UsageError, match="target_modules"):
-        make_trainee(lora(base, target_modules=["no_such_layer"]), [], 1)
-
-
-def test_an_embedding_grows_to_a_multiple_of_64_and_says_so(base: Path, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.add_tokens(["<new>"])
-    AutoModelForCausalLM.from_pretrained(base).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    trainee = make_trainee(Train(model=str(tmp_path)), [], 1)
-    rows = trainee.model.get_input_embeddings().num_embeddings
-    assert rows % 64 == 0
-    assert rows >= len(tokenizer)
-    assert "embedding grown from" in trainee.notes[0]
-    assert make_trainee(Train(model=str(base)), [], 1).notes == ()
-
-
-def test_counting_parameters_needs_no_weights(base: Path) -> None:
-    for settings in (SCRATCH, Train(model=str(base)), lora(base)):
-        real, counted = (make_trainee(settings, TEXTS, 1, weights=w) for w in (True, False))
-        assert (counted.parameters, counted.trainable) == (real.parameters, real.trainable)
-        assert {p.device.type for p in counted.model.parameters()} == {"meta"}
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("nowhere/there/x", "no such"), ("{base}/config.json", "no model"), ("{adapter}", "adapter")],
-)
-def test_models_that_cannot_be_trained(base: Path, tmp_path: Path, name: str, said: str) -> None:
-    save_trainee(make_trainee(lora(base), [], 1), tmp_path / "adapter")
-    path = name.format(base=base, adapter=tmp_path / "adapter")
-    with pytest.raises(DataError, match=said):
-        make_trainee(Train(model=path), [], 1)
+def test_large_models_are_saved_in_several_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alpaca_cli.model.saving.SHARD", "10KB")
+    trainee = student(SCRATCH, TEXTS)
+    save_trainee(trainee, tmp_path / "final")
+    verify_saved(trainee, tmp_path / "final")
+    assert len(list((tmp_path / "final").glob("model-*.safetensors"))) > 1
+    next((tmp_path / "final").glob("model-*.safetensors")).unlink()
+    with pytest.raises(GateFailed, match="were not saved"):
+        verify_saved(trainee, tmp_path / "final")
 
 
 class TestCheckpoints:
-    def save(self, folder: Path, *steps: int, keep: int = 2) -> Trainee:
-        trainee = make_trainee(SCRATCH, TEXTS, 1)
+    def save(self, folder: Path, *steps: int, keep: int = 2, **losses: float) -> Trainee:
+        """Checkpoints of an untrained student; `s2=1.5` is the held-out loss at step 2."""
+        trainee: Trainee = student(SCRATCH, TEXTS)
         for step in steps:
-            save_checkpoint(folder, step, trainee, make_optimizers(trainee.model, SCRATCH), keep)
+            save_checkpoint(
+                folder,
+                Position(step, step * 8, step * 80, step * 40, 1, "single",
+                         losses.get(f"s{step}"), {}),
+                trainee,
+                make_optimizers(trainee.model, SCRATCH),
+                make_accelerator(torch.float32, [], "single"),
+                keep,
+            )  # fmt: skip
         return trainee
+
+    def names(self, folder: Path) -> list[str]:
+        return sorted(path.name for path in folder.iterdir())
+
+    def newest(self, folder: Path) -> tuple[str | None, list[str]]:
+        found, skipped = newest_checkpoint(folder)
+        return found.path.name if found else None, skipped
 
     def test_the_newest_stay(self, tmp_path: Path) -> None:
         self.save(tmp_path, 1, 2, 10)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000010"]
-        assert newest_checkpoint(tmp_path) == (10, tmp_path / "step-000010")
+        assert self.names(tmp_path) == ["step-000002", "step-000010"]
+        found, skipped = newest_checkpoint(tmp_path)
+        assert found is not None
+        assert found.position == Position(10, 80, 800, 400, 1, "single", None, {})
+        assert skipped == []
+        assert best_checkpoint(tmp_path) is None
 
-    def test_one_that_is_not_whole_is_passed_over(self, tmp_path: Path) -> None:
-        self.save(tmp_path, 1, 2)
-        optimizer = tmp_path / "step-000002" / "optimizer.pt"
-        optimizer.write_bytes(optimizer.read_bytes()[:-1])
-        assert newest_checkpoint(tmp_path) == (1, tmp_path / "step-000001")
+    def test_the_best_stays_too(self, tmp_path: Path) -> None:
+        self.save(tmp_path, 1, 2, 3, 4, 5, keep=1, s1=2.0, s2=1.0, s3=1.5, s4=1.1, s5=1.2)
+        assert self.names(tmp_path) == ["step-000002", "step-000005"]
+        best = best_checkpoint(tmp_path)
+        assert best is not None
+        assert best.path.name == "step-000002"
+
+    def test_one_that_is_not_whole_is_passed_over_and_named(self, tmp_path: Path) -> None:
+        self.save(tmp_path, 1, 2, 3, 4, 5, keep=9)
+        [shard] = (tmp_path / "step-000005" / "optimizer").glob("*.distcp")
+        shard.write_bytes(shard.read_bytes()[:-1])
+        (tmp_path / "step-000004" / "tokenizer.json").unlink()
+        (tmp_path / "step-000003" / "checkpoint.json").write_text('{"step": ')
+        weights = tmp_path / "step-000002" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x99")
+        name, skipped = self.newest(tmp_path)
+        assert name == "step-000001"
+        for why, said in zip(
+            skipped,
+            ["bytes", "tokenizer.json is missing", "not JSON", "its sha256 differs"],
+            strict=True,
+        ):
+            assert said in why
         (tmp_path / "step-000001" / "checkpoint.json").unlink()
-        assert newest_checkpoint(tmp_path) is None
+        name, skipped = self.newest(tmp_path)
+        assert name is None
+        assert "never finished" in skipped[-1]
+
+    def test_one_of_another_version_is_passed_over(self, tmp_path: Path) -> None:
+        self.save(tmp_path, 1)
+        manifest = tmp_path / "step-000001" / "checkpoint.json"
+        found = json.loads(manifest.read_text())
+        del found["tokens"]
+        manifest.write_text(json.dumps(found))
+        assert "of another version: it has no tokens" in self.newest(tmp_path)[1][0]
 
     def test_leftovers_of_a_kill_are_removed(self, tmp_path: Path) -> None:
         self.save(tmp_path, 1)
-        (tmp_path / ".step-000002.123.tmp").mkdir()
-        (tmp_path / ".step-000002.123.tmp" / "model.safetensors").write_bytes(b"half")
+        (tmp_path / ".step-000002.tmp").mkdir()
+        (tmp_path / ".step-000002.tmp" / "model.safetensors").write_bytes(b"half")
         remove_leftovers(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+        assert self.names(tmp_path) == ["step-000001"]
+
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    def test_optimizers_are_restored_bit_for_bit(self, tmp_path: Path, optimizer: str) -> None:
+        settings = SCRATCH.model_copy(update={"optimizer": optimizer})
+
+        def trained(seed: int) -> tuple[Trainee, Any]:
+            trainee: Trainee = student(settings, TEXTS)
+            made = make_optimizers(trainee.model, settings)
+            torch.manual_seed(seed)
+            for each in trainee.model.parameters():
+                each.grad = torch.randn_like(each)
+            for each in made:
+                each.step()
+            return trainee, made
+
+        trainee, optimizers = trained(1)
+        position = Position(1, 8, 80, 40, 1, "single", None, {})
+        accelerator = make_accelerator(torch.float32, [], "single")
+        save_checkpoint(tmp_path, position, trainee, optimizers, accelerator, 1)
+        other, again = trained(2)
+        load_optimizers(tmp_path / "step-000001", other.model, again, 1)
+        for ours, theirs in zip(optimizers, again, strict=True):
+            mine, yours = ours.state_dict()["state"], theirs.state_dict()["state"]
+            assert mine.keys() == yours.keys()
+            for at, state in mine.items():
+                assert all(torch.equal(state[key], yours[at][key]) for key in state)
 
     def test_another_optimizer_is_refused(self, tmp_path: Path) -> None:
         trainee = self.save(tmp_path, 1)
         muon = make_optimizers(trainee.model, SCRATCH.model_copy(update={"optimizer": "muon"}))
         with pytest.raises(DataError, match=r"another train\.optimizer"):
-            load_optimizers(tmp_path / "step-000001", muon)
+            load_optimizers(tmp_path / "step-000001", trainee.model, muon, 1)
 
     def test_the_manifest_names_every_file(self, tmp_path: Path) -> None:
         self.save(tmp_path, 1)
         folder = tmp_path / "step-000001"
         manifest = json.loads((folder / "checkpoint.json").read_text())
-        files = {path.name for path in folder.iterdir()}
-        assert {*manifest["files"], "checkpoint.json"} == files
-        assert {"model.safetensors", "optimizer.pt", "tokenizer.json"} <= files
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        assert {*manifest["files"], "checkpoint.json", "optimizer"} == files
+        assert {"model.safetensors", "optimizer/.metadata", "tokenizer.json"} <= files
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

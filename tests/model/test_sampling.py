@@ -14,10 +14,10 @@ import pytest
 from alpaca_cli.core.errors import DataError
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.template import ALPACA, TOKENIZER
-from alpaca_cli.model.batches import encode_rows
 from alpaca_cli.model.dialogue import Exchange, Sampling
 from alpaca_cli.model.loading import Student, load_student
 from alpaca_cli.model.locate import find_model, run_of
+from alpaca_cli.model.rows import encode_rows
 from alpaca_cli.model.sampling import Answer, answers, prompt_ids, stream
 from tests.tiny import save_tiny_model
 
@@ -57,7 +57,7 @@ def test_the_prompt_is_that_of_training_token_for_token(student: Student) -> Non
     examples = [Example(instruction, input, "Yes.") for instruction, input in ASKED]
     rows = encode_rows(examples, student.tokenizer, student.template, 512, "error").rows
     for (instruction, input), row in zip(ASKED, rows, strict=True):
-        assert prompt_ids(student, instruction, input) == row.ids[: row.prompt]
+        assert prompt_ids(student, instruction, input) == list(row.ids[: row.prompt])
 
 
 def test_earlier_exchanges_stand_as_in_training(student: Student) -> None:
@@ -68,7 +68,7 @@ def test_earlier_exchanges_stand_as_in_training(student: Student) -> None:
     assert first.ids[-1] == student.tokenizer.eos_token_id
     history = [Exchange("Hi", "there", "Hello.")]
     ids = prompt_ids(student, "Again", "please", history=history, system="Be kind.")
-    assert ids[: len(first.ids)] == first.ids
+    assert ids[: len(first.ids)] == list(first.ids)
     # This tokenizer starts every stretch of user text with a space of its own.
     turn = student.tokenizer.decode(ids[len(first.ids) :]).replace("\n ", "\n")
     assert turn == "\n\n### Instruction:\nAgain\n\nplease\n\n### Response:"
@@ -82,7 +82,7 @@ def test_a_chat_template_gets_the_roles(student: Student) -> None:
     )
     chatty = replace(student, tokenizer=tokenizer, template=TOKENIZER)
     [row] = encode_rows([Example("Sort.", "2 1", "1 2")], tokenizer, TOKENIZER, 512, "error").rows
-    assert prompt_ids(chatty, "Sort.", "2 1") == row.ids[: row.prompt]
+    assert prompt_ids(chatty, "Sort.", "2 1") == list(row.ids[: row.prompt])
     history = [Exchange("Hi", "", "Hello.")]
     ids = prompt_ids(chatty, "Sort.", "2 1", history=history, system="Be kind.")
     assert tokenizer.decode(ids) == (

@@ -5,34 +5,29 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from rich.console import Console
 from torch.nn.functional import cross_entropy
 
 from alpaca_cli.core.errors import GateFailed, UsageError
-from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_train import Scratch, ScratchModel, Train
-from alpaca_cli.model import attention
-from alpaca_cli.model.batches import Batch, Row, Schedule, collate, encode_rows
-from alpaca_cli.model.checkpoints import newest_checkpoint
-from alpaca_cli.model.optim import learning_rate_factor, make_optimizers
+from alpaca_cli.core.template import ALPACA
+from alpaca_cli.model.attention import choose_attention
+from alpaca_cli.model.batches import Batch, Schedule, collate
+from alpaca_cli.model.checkpoints import Checkpoint, newest_checkpoint
+from alpaca_cli.model.forward import logits_at, summed_loss
+from alpaca_cli.model.kernels import apply_kernels
+from alpaca_cli.model.log import Evaluation, Step, read_log
+from alpaca_cli.model.rows import Row, encode_rows
+from alpaca_cli.model.strategy import compute_dtype, make_accelerator
 from alpaca_cli.model.student import load_trainee, make_trainee
-from alpaca_cli.model.trainer import (
-    compute_dtype,
-    logits_at,
-    make_accelerator,
-    prepare_packing,
-    read_log,
-    summed_loss,
-    train,
-)
+from alpaca_cli.model.tokenizer import train_tokenizer
+from alpaca_cli.model.trainer import Training, train
 
 CPU = torch.device("cpu")
 TINY = Train(
@@ -84,27 +79,6 @@ def separate_logits(model: Any) -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("kind", sorted(attention.PLAIN))
-def test_packed_logits_equal_separate_ones(kind: str) -> None:
-    model = tiny(kind).eval()
-    separate = separate_logits(model)
-    prepare_packing(model, 128, CPU)
-    assert model.config._attn_implementation == attention.NAME
-    packed = logits_at(model.eval(), collate([ROWS]))[0]
-    assert packed.shape == separate.shape
-    assert (packed - separate).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_packed_logits_equal_separate_ones_under_the_masks_of_transformers(
-    implementation: str,
-) -> None:
-    model = tiny().eval()
-    model.set_attn_implementation(implementation)
-    packed = logits_at(model, collate([ROWS]))[0]
-    assert (packed - separate_logits(model)).abs().max() < 1e-5
-
-
 def test_packed_padded_and_separate_losses_and_gradients_are_equal() -> None:
     """Three ways to the same sum over the trained tokens."""
     gradients = []
@@ -112,7 +86,7 @@ def test_packed_padded_and_separate_losses_and_gradients_are_equal() -> None:
     for batches in ([collate([ROWS])], [collate([[r] for r in ROWS])], None):
         model = tiny()
         if batches and len(batches[0].input_ids) == 1:
-            prepare_packing(model, 128, CPU)
+            choose_attention(model, TINY.model_copy(update={"packing": True}))
         loss = (
             sum(summed_loss(model, batch) for batch in batches)
             if batches
@@ -131,25 +105,6 @@ def test_packed_padded_and_separate_losses_and_gradients_are_equal() -> None:
         assert (found - gradients[2]).abs().max() < 1e-4 * gradients[2].abs().max()
 
 
-def test_a_model_whose_packed_examples_see_each_other_is_refused() -> None:
-    class Deaf(transformers.LlamaForCausalLM):  # type: ignore[misc]  # transformers is Any here
-        """Ignores where an example starts."""
-
-        def forward(self, input_ids: Any, position_ids: Any = None, **rest: Any) -> Any:
-            return super().forward(input_ids=input_ids, **rest)
-
-    model = Deaf(tiny().config)
-    model.config.model_type = "unknown"  # not one of those that attend per example
-    with pytest.raises(GateFailed, match="see each other"):
-        prepare_packing(model, 128, CPU)
-
-
-def test_a_sliding_window_shorter_than_an_example_keeps_its_own_mask() -> None:
-    model = tiny("mistral", sliding_window=4)
-    prepare_packing(model, 128, CPU)
-    assert model.config._attn_implementation != attention.NAME
-
-
 def test_padding_changes_nothing() -> None:
     model = tiny().eval()
     short = ROWS[1]
@@ -159,20 +114,61 @@ def test_padding_changes_nothing() -> None:
     assert (logits_at(model, padded)[1, columns] - alone[0]).abs().max() < 1e-5
 
 
-def run(folder: Path, resumed: tuple[int, Path] | None = None, **changes: Any) -> Any:
+class Heard:
+    """What a training told its observer."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.evaluations: list[Evaluation] = []
+        self.spikes: list[str] = []
+        self.saved: list[str] = []
+
+    def on_step(self, line: Step) -> None:
+        self.steps.append(line)
+
+    def on_evaluation(self, line: Evaluation) -> None:
+        self.evaluations.append(line)
+
+    def on_spike(self, warning: str) -> None:
+        self.spikes.append(warning)
+
+    def on_save(self, folder: Path, seconds: float) -> None:
+        self.saved.append(folder.name)
+
+
+def run(
+    folder: Path,
+    resumed: Checkpoint | None = None,
+    *,
+    heard: Heard | None = None,
+    held_out: int = 0,
+    **changes: Any,
+) -> Any:
     """Train the tiny model on EXAMPLES; its weights and its log."""
     settings = TINY.model_copy(update=changes)
-    if resumed:
-        trainee = load_trainee(settings, resumed[1])
-    else:
-        trainee = make_trainee(settings, [each.output for each in EXAMPLES], 7)
-    encoded = encode_rows(
-        EXAMPLES, trainee.tokenizer, trainee.template, settings.max_length, settings.overlong
+    tokenizer = train_tokenizer([each.output for each in EXAMPLES], ALPACA, 400)
+    trainee = (
+        load_trainee(settings, resumed.path, tokenizer, ALPACA)
+        if resumed
+        else make_trainee(settings, tokenizer, ALPACA, 7)
     )
-    schedule = Schedule(len(encoded.rows), settings.global_batch, settings.epochs, 7)
-    progress = Progress(Console(file=StringIO()), quiet=True)
-    accelerator = make_accelerator(settings.dtype, gpus=[])
-    train(trainee, encoded.rows, schedule, settings, folder, accelerator, progress, resumed)
+    apply_kernels(trainee.model, settings, CPU)
+    rows = encode_rows(EXAMPLES, tokenizer, ALPACA, settings.max_length, "error").rows
+    asked = [(EXAMPLES[0].instruction, EXAMPLES[0].input, rows[0].ids[: rows[0].prompt])]
+    training = Training(
+        trainee=trainee,
+        rows=rows,
+        held_out=rows[:held_out],
+        asked=asked if held_out else [],
+        schedule=Schedule(len(rows), settings.global_batch, settings.epochs, 7),
+        settings=settings,
+        folder=folder,
+        accelerator=make_accelerator(compute_dtype(settings.dtype, "cpu"), [], "single"),
+        strategy="single",
+        flops=1e6,
+        peak=None,
+    )
+    train(training, heard or Heard(), resumed)
     return trainee.model.state_dict(), read_log(folder / "log.jsonl")
 
 
@@ -190,6 +186,7 @@ def test_the_split_into_micro_batches_does_not_change_the_training(tmp_path: Pat
         "packed": {"packing": True, "micro_batch": 1},
         "packed wide": {"packing": True, "micro_batch": 8},
         "checkpointed": {"gradient_checkpointing": True},
+        "one by one": {"packing": True, "micro_batch": 2, "attention": "eager"},
     }
     for name, changes in splits.items():
         _, log = run(tmp_path / name, **changes)
@@ -201,9 +198,9 @@ def test_the_split_into_micro_batches_does_not_change_the_training(tmp_path: Pat
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, optimizer: str) -> None:
     weights, log = run(tmp_path / "straight", optimizer=optimizer, save_every=3)
-    found = newest_checkpoint(tmp_path / "straight" / "checkpoints")
+    found, _ = newest_checkpoint(tmp_path / "straight" / "checkpoints")
     assert found is not None
-    assert found[0] == 6
+    assert found.position.step == 6
     shutil.copytree(tmp_path / "straight", tmp_path / "cut")
     # As after a kill in the middle of step 9: two more lines, the last one torn.
     with (tmp_path / "cut" / "log.jsonl").open("a") as file:
@@ -225,44 +222,53 @@ def test_bfloat16_trains_nearly_alike(tmp_path: Path) -> None:
 
 def test_half_precision_needs_a_gpu() -> None:
     with pytest.raises(UsageError, match="float16 needs a CUDA GPU"):
-        compute_dtype("float16", CPU)
+        compute_dtype("float16", "cpu")
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
-    with pytest.raises(GateFailed, match=r"loss is (nan|inf) at step"):
+    with pytest.raises(GateFailed, match=r"(loss|gradient norm) is (nan|inf) at step"):
         run(tmp_path, learning_rate=1e30, epochs=5)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert all(math.isfinite(line["loss"]) for line in log)
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
-    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
-    assert factors[:3] == pytest.approx([0.1, 0.2, 0.3])
-    assert factors[9] == factors[10] == 1
-    assert factors[55] == pytest.approx(0.5)
-    assert 0 < factors[99] < 0.001
-    assert [learning_rate_factor(step, 3, 0.0) for step in range(3)] == pytest.approx(
-        [1, 0.75, 0.25]
-    )
+def test_a_number_that_is_none_names_its_examples(tmp_path: Path) -> None:
+    with pytest.raises(GateFailed, match=r"in (its batch|the micro-batch of) examples? \d+"):
+        run(tmp_path, learning_rate=1e30, epochs=5)
 
 
-def test_muon_gets_the_hidden_matrices_and_adamw_the_rest() -> None:
-    model = tiny(tie_word_embeddings=False)
-    muon, adamw = make_optimizers(model, TINY.model_copy(update={"optimizer": "muon"}))
-    names = {id(p): name for name, p in model.named_parameters()}
+def test_held_out_loss_and_answers(tmp_path: Path) -> None:
+    heard = Heard()
+    run(tmp_path / "a", heard=heard, held_out=4, evaluate_every=3, save_every=5, packing=True)
+    # At every third step, before every checkpoint, and at the end.
+    assert [each.step for each in heard.evaluations] == [3, 5, 6, 8]
+    assert heard.saved == ["step-000005"]
+    losses = [each.loss for each in heard.evaluations]
+    assert losses[-1] < losses[0]
+    assert [each.best for each in heard.evaluations] == [
+        loss < min([math.inf, *losses[:at]]) for at, loss in enumerate(losses)
+    ]
+    for each in heard.evaluations:
+        [(instruction, given, answer)] = each.samples
+        assert (instruction, given) == (EXAMPLES[0].instruction, EXAMPLES[0].input)
+        assert isinstance(answer, str)
+    lines = read_log(tmp_path / "a" / "held_out.jsonl")
+    assert [line["loss"] for line in lines] == losses
+    # Looking at it changes nothing: the same training without.
+    _, with_it = run(tmp_path / "b", packing=True)
+    assert column(with_it, "loss") == column(read_log(tmp_path / "a" / "log.jsonl"), "loss")
 
-    def held(optimizer: Any) -> set[str]:
-        return {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
 
-    assert held(muon) == {name for name in names.values() if name.endswith("proj.weight")}
-    assert held(adamw) == set(names.values()) - held(muon)
-    assert "lm_head.weight" in held(adamw)
+def test_the_first_checkpoint_is_saved_early(tmp_path: Path) -> None:
+    heard = Heard()
+    run(tmp_path, heard=heard, save_every=1000)
+    assert heard.saved == ["step-000005"]
 
 
-def test_norms_are_not_decayed() -> None:
-    model = tiny()
-    [adamw] = make_optimizers(model, TINY.model_copy(update={"weight_decay": 0.1}))
-    decayed, free = adamw.param_groups
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
-    assert all(p.ndim == 2 for p in decayed["params"])
-    assert all(p.ndim == 1 for p in free["params"])
+def test_noise_on_embeddings_is_that_of_the_example_in_every_split(tmp_path: Path) -> None:
+    _, plain = run(tmp_path / "plain")
+    _, one = run(tmp_path / "one", neftune=5.0)
+    assert column(one, "loss") != column(plain, "loss")
+    for name, changes in (("8x1", {"micro_batch": 1}), ("packed", {"packing": True})):
+        _, log = run(tmp_path / name, neftune=5.0, **changes)
+        assert column(log, "loss") == pytest.approx(column(one, "loss"), rel=2e-5), name

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -25,28 +25,12 @@ from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.recipe import load_recipe
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
-from alpaca_cli.model.launch import check_batch, choose_gpus, run_workers
 from alpaca_cli.stages import train as stage
 from alpaca_cli.stages.plan import plan
 from alpaca_cli.stages.training import Report
 from tests.processes import COMMAND, environment, kill_when, lines, run, start, wait_until
 from tests.tiny import save_tiny_model
-
-SMALL = [
-    "--set", "train.model={config: {vocab_size: 400, hidden_size: 32, intermediate_size: 64, "
-    "layers: 2, heads: 2}}",
-    "--set", "train.learning_rate=0.01",
-    "--set", "train.global_batch=8",
-    "--set", "train.micro_batch=1",
-    "--set", "train.epochs=4",
-    "--set", "train.save_every=10",
-]  # fmt: skip
-ROWS = [
-    {"instruction": f"Repeat the word {n} times.", "input": word, "output": " ".join([word] * n)}
-    for n in range(1, 8)
-    for word in ("dog", "red bird", "sea", "one two three", "lamp", "x y", "so", "far")
-]
-STEPS = 28  # 4 epochs of 56 examples in steps of 8
+from tests.training import ROWS, SMALL, STEPS, log, quiet, same_trajectory, sets
 
 
 @pytest.fixture(scope="module")
@@ -69,24 +53,6 @@ def train(folder: Path, name: str, *sets: str, progress: Progress | None = None)
     return stage.run(recipe(*sets), here, progress or quiet(), data=data)
 
 
-def log(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (path / "train" / "log.jsonl").read_text().splitlines()]
-
-
-def same_trajectory(one: Path, other: Path) -> None:
-    keys = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "trained_tokens")
-    for ours, theirs in zip(log(one), log(other), strict=True):
-        assert [ours[key] for key in keys] == [theirs[key] for key in keys]
-    names = ("model.safetensors", "tokenizer.json", "prompt_template.json", "config.json")
-    for name in names:
-        path = Path("train", "final", name)
-        assert (one / path).read_bytes() == (other / path).read_bytes(), name
-
-
-def quiet() -> Progress:
-    return Progress(Console(file=StringIO()), quiet=True)
-
-
 def test_what_a_training_leaves_behind(folder: Path) -> None:
     here = folder / "runs" / "straight" / "train"
     found = log(here.parent)
@@ -98,6 +64,8 @@ def test_what_a_training_leaves_behind(folder: Path) -> None:
         "step-000010",
         "step-000020",
     ]
+    [key] = (here / "tokens").iterdir()
+    assert {"ids.npy", "tokenizer", "about.json"} <= {path.name for path in key.iterdir()}
     done = json.loads((here / "done.json").read_text())
     assert "final/model.safetensors" in done["outputs"]
     report = done["report"]
@@ -152,7 +120,8 @@ def stop(folder: Path, name: str, number: signal.Signals, code: int, *more: obje
     said = process.communicate()[1]
     assert process.returncode == code, said
     assert "the same command goes on" in said
-    [saved] = (here / "checkpoints").iterdir()
+    # The early one, and the one that was asked for (the same when the signal came then).
+    saved = sorted((here / "checkpoints").iterdir())[-1]
     step = int(saved.name.removeprefix("step-"))
     assert 4 <= step == lines(here / "log.jsonl")
     return step
@@ -193,82 +162,6 @@ def test_an_adapter_of_a_hub_model_names_it_by_its_id(folder: Path) -> None:
         (folder / "hub-lora" / "train" / "final" / "adapter_config.json").read_text()
     )
     assert config["base_model_name_or_path"] == "me/tiny"
-
-
-def test_two_processes_train_like_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through the launcher's parent; on CPU torchrun stands in for `accelerate launch`."""
-    here = folder / "runs" / "two"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc-per-node=2", "-m", "--", "alpaca_cli", "train", "rows.jsonl"]
-    monkeypatch.chdir(folder)
-    said = StringIO()
-    progress = Progress(Console(file=said, width=200))
-    run_workers([*command, *SMALL, "--run", str(here)], environment(), here / "train", progress)
-    assert f"{STEPS} steps" in said.getvalue()
-    report = RunFolder(here).stage("train").report()
-    assert report is not None
-    assert report["processes"] == 2
-    for ours, theirs in zip(log(here), log(folder / "runs/straight"), strict=True):
-        assert ours["tokens"] == theirs["tokens"]
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2)
-
-
-class TestWorkers:
-    """What the parent of several processes does, with launchers that are small programs."""
-
-    def launch(self, folder: Path, program: str) -> str:
-        said = StringIO()
-        progress = Progress(Console(file=said, width=200))
-        run_workers([sys.executable, "-c", program], {"X": "1"}, folder, progress)
-        return said.getvalue()
-
-    def test_what_workers_say_is_heard_and_kept(self, tmp_path: Path) -> None:
-        said = self.launch(tmp_path, "import sys; print('step 1', file=sys.stderr)")
-        assert said == "step 1\n"
-        assert (tmp_path / "launch.log").read_text() == "step 1\n"
-
-    def test_a_worker_s_error_is_raised_as_it_was(self, tmp_path: Path) -> None:
-        program = (
-            "import sys\n"
-            "from alpaca_cli.core.errors import DataError\n"
-            "from alpaca_cli.model.launch import leave_error\n"
-            "leave_error(DataError('no rows', hint='add some'))\n"
-            "print('noise of the launcher', file=sys.stderr)\n"
-            "sys.exit(1)"
-        )
-        with pytest.raises(DataError, match="no rows") as caught:
-            self.launch(tmp_path, program)
-        assert caught.value.hint == "add some"
-        assert "noise" in (tmp_path / "launch.log").read_text()
-        assert not (tmp_path / "worker-error.json").exists()
-
-    def test_a_worker_that_just_ends_is_not_a_success(self, tmp_path: Path) -> None:
-        with pytest.raises(Exception, match=r"ended without a reason.*launch\.log"):
-            self.launch(tmp_path, "raise SystemExit(9)")
-
-
-def test_gpus() -> None:
-    assert choose_gpus("auto", 0) == []
-    assert choose_gpus("auto", 2) == [0, 1]
-    assert choose_gpus(0, 2) == []
-    assert choose_gpus("2", 4) == [0, 1]
-    assert choose_gpus("1,3", 4) == [1, 3]
-    for wanted, available, said in (
-        (2, 0, "this machine has no CUDA GPU"),
-        ("1,4", 4, "4, numbered from 0"),
-        ("many", 4, "expected a count"),
-        ("1,1", 4, "expected a count"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            choose_gpus(wanted, available)
-
-
-def test_a_batch_that_does_not_split() -> None:
-    check_batch(128, 8)
-    with pytest.raises(UsageError, match="128 does not split over 3") as caught:
-        check_batch(128, 3)
-    assert caught.value.hint == "use 126 or 129"
 
 
 def test_a_plan_trains_nothing(folder: Path) -> None:
@@ -329,28 +222,57 @@ def test_wrong_input_is_one_message(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> list[str]:
-    """A command prefix under which `full/` is a disk of 300 kB."""
-    (tmp_path / "full").mkdir()
-    mount = f'mount -t tmpfs -o size=300k tmpfs "{tmp_path}/full"'
-    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*prefix, mount], capture_output=True, check=False).returncode
-    ):
+def on_disk(tmp_path: Path, folder: Path) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
+    """Runs a shell script in which `$TRAIN` trains in `full/run`, on a disk of the given size."""
+    disk = tmp_path / "full"
+    disk.mkdir()
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+
+    def script(size: str, text: str) -> subprocess.CompletedProcess[str]:
+        mount = f'mount -t tmpfs -o size={size} tmpfs "{disk}" || exit 99\n'
+        command = [*COMMAND, "train", "rows.jsonl", *SMALL, *sets("train.epochs=40")]
+        train = shlex.join([*command, "--run", str(disk / "run")])
+        return subprocess.run(
+            [*namespace, f"{mount}cd {folder}\nfull={disk}\ntrain() {{ {train}; }}\n{text}"],
+            env=environment(PYTHONPATH=os.getcwd()),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    if not shutil.which("unshare") or script("1m", "exit 0").returncode:
         pytest.skip("no user namespaces here: cannot make a small disk")
-    return [*prefix, f'{mount} && exec "$@"', "sh"]
+    return script
 
 
-def test_a_full_disk_ends_in_one_message(folder: Path, tmp_path: Path, small_disk: Any) -> None:
-    done = subprocess.run(
-        [*small_disk, *COMMAND, "train", "rows.jsonl", *SMALL, "--run", tmp_path / "full"],
-        cwd=folder,
-        env=environment(PYTHONPATH=os.getcwd()),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_first_step(
+    on_disk: Callable[[str, str], subprocess.CompletedProcess[str]],
+) -> None:
+    done = on_disk("600k", "train; code=$?; ls $full/run/train; exit $code")
     assert done.returncode == 7, done.stderr
-    assert "no space left on the disk" in done.stderr
+    assert "GB free on the disk, checkpoints and the final model need" in " ".join(
+        done.stderr.split()
+    )
+    assert "log.jsonl" not in done.stdout
+
+
+def test_a_disk_that_fills_up_ends_in_one_message_and_costs_nothing(
+    on_disk: Callable[[str, str], subprocess.CompletedProcess[str]],
+) -> None:
+    done = on_disk(
+        "8m",
+        """
+        train & child=$!
+        until [ -d $full/run/train/checkpoints/step-000010 ]; do sleep 0.02; done
+        cat /dev/zero > $full/filler 2>/dev/null
+        wait $child; echo first $?
+        rm $full/filler
+        train; echo second $?
+        wc -l < $full/run/train/log.jsonl
+        """,
+    )
+    assert done.stdout.split()[:2] == ["first", "7"], done.stderr
+    assert "no space left on the disk" in " ".join(done.stderr.split())
+    assert "resuming at step" in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stdout.split()[-3:] == ["second", "0", "280"]
