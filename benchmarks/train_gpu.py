@@ -6,8 +6,8 @@ The model has LLaMA 7B's shape and random weights: how fast it trains does not d
 knows. The examples are real, by a tokenizer trained on them. Every training is `alpaca train` as
 users run it, by the recipes 7b-1gpu, 7b-lora and 7b-qlora; `full` once more with float32 weights
 and moments, where the card has more than 120 GB. Speed and memory are read from its log. It is
-ended after the last step: what saving takes is not measured here, and needs no disk. With more
-than five steps the checkpoint that tries out saving comes in between, off the clock.
+ended when the last step is logged, before the model is saved. With more than five steps the
+checkpoint that tries out saving comes in between: off the clock, but it needs the disk space.
 
 MFU: the FLOPs that the model needs, over those that the same card does in bfloat16 matrix products
 of 8192 x 8192 just before. Needed are 6 per token and weight that is trained, 4 where it is
@@ -44,6 +44,7 @@ from train import DATA, failed, has_lines, say
 from train_job import SEED, read_rows, save_model
 
 from alpaca_cli.core.errors import GateFailed, UsageError
+from alpaca_cli.model.memory import LIBRARIES
 
 Result = TypeVar("Result")
 
@@ -59,6 +60,7 @@ TINY = {
     "intermediate_size": 192,
     "num_attention_heads": 2,
 }
+GLOBAL_BATCH = 128
 VOCABULARY = 4096  # tokens that the data gets; the model's other embeddings are never asked for
 MAX_LENGTH = 512
 SQUARE, REPEATS, BEST_OF = 8192, 50, 5
@@ -179,10 +181,10 @@ class Task(NamedTuple):
 
 def train(block: Block, task: Task, run: Path) -> Figures:
     """Plan a training, run it for a few steps, and put both side by side."""
-    keys = (f"seed={SEED}", f"train.max_length={MAX_LENGTH}", *block.changed, *task.changed)
+    keys = [f"seed={SEED}", f"train.max_length={MAX_LENGTH}", f"train.global_batch={GLOBAL_BATCH}"]
     command = [sys.executable, "-m", "alpaca_cli", "train", str(task.data)]
     command += ["--recipe", block.recipe, "--model", str(task.model), "--run", str(run)]
-    command += [part for key in keys for part in ("--set", key)]
+    command += [part for key in (*keys, *block.changed, *task.changed) for part in ("--set", key)]
     one = {"CUDA_VISIBLE_DEVICES": "0" if task.card else "", "HF_HUB_OFFLINE": "1"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ALPACA_")} | one
     planned = subprocess.run(
@@ -191,7 +193,8 @@ def train(block: Block, task: Task, run: Path) -> Figures:
     if planned.returncode:
         sys.exit(f"{block.name}: no plan")
     plan = json.loads(planned.stdout)
-    steps = first_steps([*command, "--quiet"], environment, run, task.steps)[task.warm_up :]
+    command += ["--set", f"train.epochs={task.steps * GLOBAL_BATCH / plan['examples']}", "--quiet"]
+    steps = first_steps(command, environment, run, task.steps)[task.warm_up :]
     seconds, tokens = (sum(step[name] for step in steps) for name in ("seconds", "tokens"))
     trained = sum(step["trained_tokens"] for step in steps)
     adapters = 0 if plan["method"] == "full" else plan["trained_parameters"]
@@ -202,7 +205,8 @@ def train(block: Block, task: Task, run: Path) -> Figures:
         useful=tokens / sum(step["positions"] for step in steps),
         flops=flops,
         mfu=flops / task.card.flops if task.card else None,
-        planned=plan["memory"]["total"],
+        # The log has what torch allocated, without what CUDA takes beside it.
+        planned=plan["memory"]["total"] - LIBRARIES,
         peak=max(step["memory"] for step in steps) if task.card else None,
     )
 

@@ -112,12 +112,9 @@ def _changes(plan: Plan) -> RenderableType:
 
 
 def _flag(change: str, plan: Plan) -> str:
-    """A change as it is given on the command line."""
+    """A change as it is given on the command line; GPUs that are not there cannot be."""
     key, _, value = change.partition("=")
-    if key != "train.gpus":
-        return f"--set {change}"
-    # Those of a named machine belong to its name.
-    return f"--gpus {value}" if plan.memory.host is not None else f"--on {value}x{plan.device}"
+    return f"{value} x {plan.device}" if key == "train.gpus" else f"--set {change}"
 
 
 def _costs(plan: Plan) -> RenderableType:

@@ -31,7 +31,7 @@ from alpaca_cli.cli.options import (
 from alpaca_cli.core.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
-    from alpaca_cli.stages.training import Report
+    from alpaca_cli.stages.training_report import Report
 
 SEVERAL = "Several GPUs and machines"
 INSTEAD = "Instead of training"

@@ -55,7 +55,7 @@ class RunFolder:
 
         Raises:
             TryAgain: another process holds it; the message names its pid.
-            UsageError: the folder cannot be written.
+            UsageError: the folder cannot be written, or its disk has no locks.
         """
         lock = self.path / ".lock"
         try:
@@ -72,6 +72,11 @@ class RunFolder:
                     f"{self.path}: in use by another alpaca process (pid {owner})",
                     hint="wait for it, or give this run its own folder with --run DIR",
                 ) from None
+            except OSError as error:
+                raise UsageError(
+                    f"{self.path}: this disk has no file locks ({error.strerror})",
+                    hint="mount it with locks (Lustre: -o flock), or name another with --run DIR",
+                ) from error
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             yield

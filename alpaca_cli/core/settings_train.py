@@ -150,7 +150,7 @@ class Train(Section):
     updates are then rounded at random, so that they add up; it needs `optimizer: adamw_8bit`."""
 
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a quarter more time."""
 
     liger: bool = False
     """Liger's fused kernels (a GPU, and the package liger-kernel)."""

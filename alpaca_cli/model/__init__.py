@@ -12,7 +12,7 @@ import os
 # 4,400 with passive waiting; on idle cores 11,200 and 10,300).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# transformers imports torchao and bitsandbytes wherever they are installed, and these warn at import
-# of optional kernels that this machine lacks: of no use to a person who asks for none of them.
+# transformers imports torchao and bitsandbytes wherever they are installed. At import they warn of
+# optional kernels that this machine lacks: of no use to a person who asks for none of them.
 for _name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)

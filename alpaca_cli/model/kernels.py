@@ -92,9 +92,9 @@ def compile_model(model: Any, device: torch.device) -> None:
     """torch.compile for each repeated layer, in place.
 
     By layer, because equal layers share what is compiled: the first steps take as long for two
-    layers as for eighty. Lengths become symbols when they change, which is in the second step.
-    Not at once, as `dynamic=True` would have it: under FSDP2 it makes symbols of the widths, too,
-    and attention falls out of the compiled part (seen with torch 2.13).
+    layers as for eighty. Shapes are symbols from the start, as every packed row has another
+    layout; learning it from the data takes more recompilations than torch allows before it gives
+    up and computes as if nothing had been compiled (seen with torch 2.13).
 
     Raises:
         UsageError: there is no C++ compiler, or the model does not name its layers.

@@ -98,7 +98,11 @@ def _load_weights(folder: Path, device: torch.device) -> Any:
     """A causal language model from a folder, every weight of it from the files."""
     dtype = torch.float32
     if device.type == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        dtype = (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
     )

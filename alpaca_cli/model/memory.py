@@ -155,10 +155,10 @@ def choose_strategy(
 
 def checkpoint_bytes(shape: Shape, settings: Train) -> int:
     """Size of a checkpoint on disk: what is trained, and the optimizer's moments."""
-    return round(_saved_weights(shape, settings) + _optimizer(shape, settings))
+    return round(model_bytes(shape, settings) + _optimizer(shape, settings))
 
 
-def _saved_weights(shape: Shape, settings: Train) -> int:
+def model_bytes(shape: Shape, settings: Train) -> int:
     """Size of a model folder's weights: the whole model, or the adapter."""
     kept: int = getattr(torch, settings.weights).itemsize
     return shape.trained_parameters * kept
@@ -166,7 +166,7 @@ def _saved_weights(shape: Shape, settings: Train) -> int:
 
 def _save_peak(shape: Shape, settings: Train, strategy: Strategy) -> int:
     """Weights are written file by file; under FSDP2 the first process gathers all of them."""
-    weights = _saved_weights(shape, settings)
+    weights = model_bytes(shape, settings)
     return min(weights, SHARD) + (weights if strategy == "fsdp2" else 0)
 
 
@@ -201,27 +201,21 @@ def _moments(
     kind: str,
 ) -> dict[str, tuple[float, float, float, float]]:
     """Bytes of copies, activations, logits and other at each moment that can be the worst."""
-    c, h = numbers.compute, shape.hidden
-    scores = columns * shape.vocabulary
-    output = shape.vocabulary * h
-    layer = block_activations(shape, settings, numbers, tokens, kind)
+    c, full = numbers.compute, settings.method == "full"
+    scores, output = columns * shape.vocabulary, shape.vocabulary * shape.hidden
     saved = saved_activations(shape, settings, numbers, tokens, columns, kind)
     ends = ends_activations(shape, settings, numbers, tokens, columns)
-    full = settings.method == "full"
     # Copies: of all weights that are multiplied with, of a block's, of the output layer's.
     cast = c if numbers.casts else 0
     every = cast * (shape.matrix_parameters if full else shape.trained_parameters)
-    block = cast * (shape.layer_parameters if full else shape.trained_parameters / shape.layers)
-    last = cast * output if full else 0
-    if settings.gradient_checkpointing:
-        again = layer  # is computed once more before its backward pass
-    else:
-        last = block = every
-        again = 0.0
+    last, block, again = float(every), float(every), 0.0
+    if settings.gradient_checkpointing:  # a block is computed once more before it is gone through
+        last = cast * output if full else 0
+        block = cast * (shape.layer_parameters if full else shape.trained_parameters / shape.layers)
+        again = block_activations(shape, settings, numbers, tokens, kind)
     gathered = _gathered(shape, settings, numbers) if strategy == "fsdp2" else (0.0, 0.0, 0.0)
     return {
-        # Autocast keeps its copies until the pass is over.
-        "end of the forward pass": (every, saved, c * scores, gathered[0]),
+        "end of the forward pass": (last, saved, c * scores, gathered[0]),
         # Of the logits in float32: their logarithmic softmax, its gradient, and theirs.
         "loss": (last, saved, 12 * scores, gathered[0]),
         "backward pass of the output layer": (

@@ -256,4 +256,3 @@ def _killed(what: str, number: int, log: Path) -> AlpacaError:
             hint=f"often because memory ran out (dmesg, the scheduler's log); {on}",
         )
     return AlpacaError(f"{what} crashed ({name}); see the end of {log}", hint=on)
-

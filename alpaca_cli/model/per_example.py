@@ -74,6 +74,10 @@ def per_example_attention(
         rows = states[0].transpose(0, 1).index_select(0, layout.gather)
         return rows.unflatten(0, (layout.examples, layout.longest)).transpose(1, 2)
 
+    # Compiled, the comparison itself would be a symbol, which the kernel does not take.
+    grouped = False
+    if query.shape[1] != key.shape[1]:
+        grouped = True
     kind, dtype = query.device.type, query.dtype
     # The backward pass of CPU attention in bfloat16 is several times slower than in float32.
     exact = kind == "cpu" and dtype != torch.float32
@@ -87,7 +91,7 @@ def per_example_attention(
             dropout_p=dropout,
             is_causal=True,
             scale=scaling,
-            enable_gqa=module.num_key_value_groups > 1,
+            enable_gqa=grouped,
         )
     tokens = found.transpose(1, 2).flatten(0, 1).index_select(0, layout.scatter)
     return tokens[None].to(dtype), None

@@ -15,9 +15,7 @@ from alpaca_cli.model.tokenizer import decode_response
 LONGEST = 128  # tokens of an answer: enough to see what it is like
 
 
-def greedy_answers(
-    trainee: Trainee, prompts: Sequence[Ids], device: torch.device
-) -> list[str]:
+def greedy_answers(trainee: Trainee, prompts: Sequence[Ids], device: torch.device) -> list[str]:
     """Greedy answers to prompts given as ids, one after the other.
 
     Generation caches keys and values of one example, which attention for packed rows cannot:

@@ -42,7 +42,9 @@ def save_trainee(
         folder.mkdir(parents=True)
         _set_special_tokens(model, tokenizer)
         if hasattr(model, "get_base_model"):
-            model.save_pretrained(folder, state_dict=state)
+            # New rows of the embedding are trained tensors of the adapter, the others are the
+            # base's: without being told, peft asks the hub for its size, and may save them all.
+            model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
             # peft leaves these to the base model
             model.get_base_model().generation_config.save_pretrained(folder)
         else:
@@ -127,7 +129,12 @@ def _expected(model: Any, state: dict[str, torch.Tensor] | None) -> dict[str, to
     if hasattr(model, "get_base_model"):
         from peft import get_peft_model_state_dict
 
-        adapter: dict[str, torch.Tensor] = get_peft_model_state_dict(model, state_dict=state)
+        adapter: dict[str, torch.Tensor] = get_peft_model_state_dict(
+            model, state_dict=state, save_embedding_layers=False
+        )
+        trained = sum(p.requires_grad for p in model.parameters())
+        if len(adapter) != trained:  # what it does not find, it would not save either
+            raise GateFailed(f"peft finds {len(adapter)} of the {trained} trained tensors")
         return adapter
     tensors = model.state_dict() if state is None else state
     tied = set(model.all_tied_weights_keys)

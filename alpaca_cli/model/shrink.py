@@ -137,7 +137,7 @@ def _first(config: Any, names: Sequence[str]) -> Any:
 def reloaded_loss(
     folder: Path, settings: Train, examples: Sequence[Example], device: str
 ) -> tuple[float, int]:
-    """The loss of a saved model as transformers and peft load it, one example at a time, in float32.
+    """The loss of a saved model as transformers and peft load it, example by example, in float32.
 
     Args:
         folder: `train/final` of a training with these settings.

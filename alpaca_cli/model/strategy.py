@@ -12,12 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from accelerate.utils import (
+    AutocastKwargs,
+    DistributedDataParallelKwargs,
+    DistributedType,
+    broadcast_object_list,
+)
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
@@ -26,7 +31,24 @@ from alpaca_cli.core.errors import UsageError
 from alpaca_cli.model.forward import inner_model
 
 Strategy = Literal["single", "ddp", "fsdp2"]
+T = TypeVar("T")
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def meet(gpus: Sequence[int]) -> PartialState:
+    """Join the other processes of a training; which of them this is, and `main_process_first`.
+
+    Args:
+        gpus: devices that this process may use; CPU when empty.
+    """
+    return PartialState(cpu=not gpus)
+
+
+def told_by_first(value: T) -> T:
+    """What the first process says; the others' own value is not looked at."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 def compute_dtype(wanted: str, kind: str) -> torch.dtype:
@@ -40,7 +62,8 @@ def compute_dtype(wanted: str, kind: str) -> torch.dtype:
         UsageError: the device cannot do it.
     """
     if wanted == "auto":
-        bf16 = kind == "cuda" and torch.cuda.is_bf16_supported()
+        # Older cards emulate it, slowly.
+        bf16 = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if bf16 else torch.float32
     if wanted == "float16" and kind != "cuda":
         raise UsageError(
@@ -69,7 +92,12 @@ def make_accelerator(dtype: torch.dtype, gpus: Sequence[int], strategy: Strategy
         return Accelerator(
             cpu=not gpus,
             mixed_precision=MIXED[dtype],
-            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+                # Each weight is cast once a pass, so a cache saves nothing, and it would keep a
+                # copy of all weights until the pass is over, checkpointed or not.
+                AutocastKwargs(cache_enabled=False),
+            ],
         )
     if dtype == torch.float16:
         raise UsageError(

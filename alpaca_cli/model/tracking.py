@@ -164,27 +164,6 @@ def check_package(name: str) -> None:
         )
 
 
-def step_figures(line: Mapping[str, Any]) -> dict[str, float]:
-    """What trackers get of a line of `log.jsonl`."""
-    figures = {
-        f"train/{name}": float(line[name])
-        for name in ("loss", "learning_rate", "grad_norm", "epoch", "mfu")
-        if line.get(name) is not None
-    }
-    if line.get("seconds"):
-        figures["train/tokens_per_second"] = line["tokens"] / line["seconds"]
-    if line.get("positions"):
-        figures["train/padding"] = 1 - line["tokens"] / line["positions"]
-    if line.get("memory") is not None:
-        figures["train/memory_gib"] = line["memory"] / 2**30
-    return figures
-
-
-def evaluation_figures(loss: float) -> dict[str, float]:
-    """What trackers get of an evaluation."""
-    return {"held_out/loss": loss}
-
-
 def _started(
     name: str, folder: Path, run_name: str, run_id: str, start: int, progress: Progress
 ) -> _Tracker:

@@ -338,16 +338,17 @@ def _told(received: Sequence[int], world: int) -> int:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect what asks to stop instead of raising at any point of a step; a second one raises.
+    """Collect what asks to stop instead of raising at any point of a step; a second Ctrl-C raises.
 
-    SIGUSR1 is what Slurm sends some time before a job's end. Only the main thread may set
-    handlers; elsewhere signals go where they went before.
+    SIGUSR1 is what Slurm sends some time before a job's end; it and SIGTERM may come twice, from
+    launcher and scheduler. Only the main thread may set handlers; elsewhere signals go where they
+    went before.
     """
     received: list[int] = []
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+        if received and signum == signal.SIGINT:
+            raise KeyboardInterrupt
         received.append(signum)
 
     if threading.current_thread() is not threading.main_thread():

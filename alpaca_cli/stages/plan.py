@@ -8,10 +8,9 @@ from the model's shape (`alpaca_cli.model.memory`), time from them and an assume
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alpaca_cli.core.errors import UsageError
 from alpaca_cli.core.hardware import Gpu, find_gpu, parse_machine
@@ -21,17 +20,16 @@ from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.settings_train import Train
 from alpaca_cli.data.formats import read_examples
 from alpaca_cli.stages.fitting import Fitting
-from alpaca_cli.stages.training import disk_needed, hold_out, schedule_of, source
+from alpaca_cli.stages.training import disk_needed
+from alpaca_cli.stages.training_data import hold_out, schedule_of, source
 
 if TYPE_CHECKING:
-    import torch
-
     from alpaca_cli.model.batches import Schedule
     from alpaca_cli.model.memory import Memory, Shape
-    from alpaca_cli.model.rows import Row, Rows
+    from alpaca_cli.model.rows import Rows
+    from alpaca_cli.model.tokens import Tokens
 
 UTILISATION = 0.4  # share of the maker's peak that is reached: what good trainers do, not a promise
-LOOKED_AT = 20  # steps that are dealt to see how well micro-batches are filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,65 +138,15 @@ def plan(
     Raises:
         DataError, UsageError: as `train.run`; or `machine` names no known card.
     """
-    from alpaca_cli.model.adapters import check_method
     from alpaca_cli.model.launch import check_batch
-    from alpaca_cli.model.memory import shape_of
-    from alpaca_cli.model.student import make_trainee
     from alpaca_cli.model.tokens import prepare_tokens
 
     settings, named = recipe.train, source(run, data)
     on = _machine(settings, machine)
     check_batch(settings.global_batch, on.processes)
-    dtype = _dtype(settings, on)
     # Not the run's folder of tokens: it would be written to.
     tokens = prepare_tokens(settings, "", lambda: read_examples([named]), None)
-    rows, held_out = hold_out(settings, tokens, recipe.seed)
-    schedule = schedule_of(recipe, len(rows))
-    visited, dealt = _visited(rows, schedule), _deal(rows, schedule, settings, on.processes)
-    trainee = make_trainee(
-        settings, tokens.tokenizer, tokens.template, recipe.seed, dtype, weights=False
-    )
-    shape, longest = shape_of(trainee.model, settings), int(rows.lengths.max())
-    fitting = Fitting(tokens, recipe.seed, dtype, on.kind, on.memory, longest, dealt.columns)
-    strategy = fitting.strategy(settings, shape, on.processes)
-    check_method(settings, strategy)
-    needed = fitting.memory(settings, shape, on.processes)
-    fits = fitting.fits(settings, shape, on.processes)
-    flops, recomputed = _flops(visited, shape, settings)
-    reached = _reached(on, dtype)
-    return Plan(
-        model=settings.model if isinstance(settings.model, str) else "from scratch",
-        method=settings.method,
-        dtype=str(dtype).removeprefix("torch."),
-        strategy=strategy,
-        device=on.name,
-        processes=on.processes,
-        steps=schedule.steps,
-        epochs=settings.epochs,
-        examples=len(rows),
-        held_out=len(held_out),
-        dropped=tokens.encoded.dropped,
-        truncated=tokens.encoded.truncated,
-        tokens=int(visited.lengths.sum()),
-        trained_tokens=int(visited.trained.sum()),
-        longest=longest,
-        micro_batches=dealt.micro_batches,
-        padding=dealt.padding,
-        largest=fitting.largest(settings),
-        parameters=trainee.parameters,
-        trained_parameters=trainee.trainable,
-        memory=_memory_plan(needed, on, fits),
-        checkpoint=needed.checkpoint,
-        disk_needed=disk_needed(settings, shape),
-        disk_free=_disk_free(run.path),
-        flops=flops,
-        recomputed=recomputed,
-        # Padding is computed, too.
-        seconds=None if reached is None else (flops + recomputed) / (1 - dealt.padding) / reached,
-        utilisation=None if reached is None else UTILISATION,
-        fits_with=[] if fits else fitting.smaller_settings(settings, shape, on.processes),
-        notes=[*tokens.notes, *trainee.notes],
-    )
+    return _planned(recipe, run, on, tokens)
 
 
 def _machine(settings: Train, machine: str | None) -> _Machine:
@@ -226,8 +174,65 @@ def _machine(settings: Train, machine: str | None) -> _Machine:
     return _Machine("cuda", name, processes, memory, find_gpu(name), here=True)
 
 
-def _dtype(settings: Train, on: _Machine) -> torch.dtype:
-    """What would be computed in there."""
+def _planned(recipe: Recipe, run: RunFolder, on: _Machine, tokens: Tokens) -> Plan:
+    """The plan for this data on this machine."""
+    from alpaca_cli.model.adapters import check_method
+    from alpaca_cli.model.memory import shape_of
+    from alpaca_cli.model.student import make_trainee
+
+    settings, dtype = recipe.train, _dtype(recipe.train, on)
+    rows, held_out = hold_out(settings, tokens, recipe.seed)
+    schedule = schedule_of(recipe, len(rows))
+    visited = _visited(rows, schedule)
+    trainee = make_trainee(
+        settings, tokens.tokenizer, tokens.template, recipe.seed, dtype, weights=False
+    )
+    shape = shape_of(trainee.model, settings)
+    fitting = Fitting(tokens, rows, schedule, dtype, on.kind, on.memory)
+    dealt = fitting.dealt(settings, on.processes)
+    strategy = fitting.strategy(settings, shape, on.processes)
+    check_method(settings, strategy)
+    needed = fitting.memory(settings, shape, on.processes)
+    fits = fitting.fits(settings, shape, on.processes)
+    flops, recomputed = _flops(visited, shape, settings)
+    reached = _reached(on, dtype)
+    return Plan(
+        model=settings.model if isinstance(settings.model, str) else "from scratch",
+        method=settings.method,
+        dtype=str(dtype).removeprefix("torch."),
+        strategy=strategy,
+        device=on.name,
+        processes=on.processes,
+        steps=schedule.steps,
+        epochs=settings.epochs,
+        examples=len(rows),
+        held_out=len(held_out),
+        dropped=tokens.encoded.dropped,
+        truncated=tokens.encoded.truncated,
+        tokens=int(visited.lengths.sum()),
+        trained_tokens=int(visited.trained.sum()),
+        longest=int(rows.lengths.max()),
+        micro_batches=dealt.micro_batches,
+        padding=dealt.padding,
+        largest=fitting.largest(settings),
+        parameters=trainee.parameters,
+        trained_parameters=trainee.trainable,
+        memory=_memory_plan(needed, on, fits),
+        checkpoint=needed.checkpoint,
+        disk_needed=disk_needed(settings, shape),
+        disk_free=_disk_free(run.path),
+        flops=flops,
+        recomputed=recomputed,
+        # Padding is computed, too.
+        seconds=None if reached is None else (flops + recomputed) / (1 - dealt.padding) / reached,
+        utilisation=None if reached is None else UTILISATION,
+        fits_with=[] if fits else fitting.smaller_settings(settings, shape, on.processes),
+        notes=[*tokens.notes, *trainee.notes],
+    )
+
+
+def _dtype(settings: Train, on: _Machine) -> Any:
+    """torch's dtype that would be computed in there."""
     from alpaca_cli.model.strategy import compute_dtype
 
     wanted: str = settings.dtype
@@ -236,7 +241,7 @@ def _dtype(settings: Train, on: _Machine) -> torch.dtype:
     return compute_dtype(wanted, on.kind)
 
 
-def _reached(on: _Machine, dtype: torch.dtype) -> float | None:
+def _reached(on: _Machine, dtype: Any) -> float | None:
     """FLOP/s of all GPUs at the assumed utilisation; None where no peak is known."""
     if on.card is None or dtype.itemsize != 2:
         return None
@@ -259,53 +264,6 @@ def _flops(visited: Rows, shape: Shape, settings: Train) -> tuple[float, float]:
         tokens * flops_per_token(shape, settings, length, trained / tokens),
         tokens * recomputed_flops(shape, settings, length),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Dealt:
-    """How the first steps fill their micro-batches.
-
-    Attributes:
-        micro_batches, padding: see `Plan`.
-        columns: largest share of the positions of a micro-batch that have logits.
-    """
-
-    micro_batches: float
-    padding: float
-    columns: float
-
-
-def _deal(rows: Rows, schedule: Schedule, settings: Train, processes: int) -> _Dealt:
-    from alpaca_cli.model.batches import deal, positions
-
-    steps = min(LOOKED_AT, schedule.steps)
-    batches = [
-        batch
-        for step in range(steps)
-        for own in deal(
-            [rows[index] for index in schedule.indices(step)],
-            processes,
-            settings.micro_batch,
-            settings.max_length,
-            settings.packing,
-        )
-        for batch in own
-    ]
-    computed = sum(map(positions, batches))
-    held = sum(len(row.ids) for batch in batches for packed in batch for row in packed)
-    return _Dealt(
-        micro_batches=len(batches) / processes / steps,
-        padding=1 - held / computed,
-        columns=max(_columns(batch) / positions(batch) for batch in batches),
-    )
-
-
-def _columns(batch: Sequence[Sequence[Row]]) -> int:
-    """Positions with logits: those at which some row has a trained next token, in every row."""
-    if len(batch) == 1:
-        return sum(row.trained for row in batch[0])
-    rows = [row for packed in batch for row in packed]
-    return len(rows) * (max(len(row.ids) for row in rows) - min(row.prompt for row in rows))
 
 
 def _memory_plan(needed: Memory, on: _Machine, fits: bool) -> MemoryPlan:

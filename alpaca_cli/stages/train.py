@@ -47,7 +47,9 @@ from alpaca_cli.model.worker import (
     tied_to_parent,
     usr1_terminates,
 )
-from alpaca_cli.stages.training import Report, stamp_of, train_here
+from alpaca_cli.stages.training import train_here
+from alpaca_cli.stages.training_data import stamp_of, tokens_of
+from alpaca_cli.stages.training_report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,9 @@ def _lead(
     if devices.processes == 1 and meeting is None:
         report = train_here(recipe, run, progress, data, devices.gpus, fresh)
         return Outcome(report, ours=True)
+    if fresh == "never":
+        # Once, here: workers that wait for the first one to do it may wait longer than they can.
+        tokens_of(settings, run, data)
     ours = _start_workers(recipe, run, progress, fresh, data, devices, meeting)
     done = stage.report()
     if done is None:

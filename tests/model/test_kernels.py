@@ -103,6 +103,7 @@ def test_compiled_losses_and_gradients_are_the_plain_ones(attention: str) -> Non
     """For packed rows of changing layout, one of a single example among them."""
     batches = [collate([ROWS]), collate([ROWS * 2]), collate([ROWS[:1]]), collate([ROWS[1:] * 3])]
     found = []
+    torch._dynamo.reset()
     for compiled in (False, True):
         model = tiny(10, attention)
         names = [name for name, _ in model.named_parameters()]

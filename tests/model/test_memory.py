@@ -192,11 +192,20 @@ def test_the_cases_differ_in_size() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["float32 packed", "bfloat16 padded, uneven", "wide", "qwen3", "eager over the row", "lora",
-     "lora bfloat16", "checkpointing", "checkpointing lora"],
-)  # fmt: skip
-def test_the_peak_of_a_step_is_the_planned_one(name: str) -> None:
+    ("name", "rel"),
+    [
+        ("float32 packed", 0.002),
+        ("bfloat16 padded, uneven", 0.002),
+        ("wide", 0.002),
+        ("qwen3", 0.002),
+        ("eager over the row", 0.04),
+        ("lora", 0.03),
+        ("lora bfloat16", 0.04),
+        ("checkpointing", 0.01),
+        ("checkpointing lora", 0.05),
+    ],
+)
+def test_the_peak_of_a_step_is_the_planned_one(name: str, rel: float) -> None:
     given = SAVED[name]
     model, called, shape = trained_alone(given)
     optimizers = make_optimizers(model, given.settings)
@@ -209,7 +218,7 @@ def test_the_peak_of_a_step_is_the_planned_one(name: str) -> None:
         found.peak = 0
         summed_loss(called, batch).backward()
     planned = memory(shape, given.settings, given.dtype, 1, "single", tokens, columns, kind="cpu")
-    assert planned.total - LIBRARIES == pytest.approx(found.peak, rel=0.06)
+    assert planned.total - LIBRARIES == pytest.approx(found.peak, rel=rel)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +355,8 @@ def test_the_peak_under_fsdp2_is_the_planned_one() -> None:
     assert len(found) >= 5
     for name, (weights, planned_weights, peak, planned) in found.items():
         assert planned_weights == pytest.approx(weights, rel=0.001), name
-        assert planned == pytest.approx(peak, rel=0.1), name
+        # Not less, though: what FSDP2 holds is taken at its most.
+        assert peak <= planned < 1.08 * peak, name
 
 
 @pytest.fixture(scope="module")

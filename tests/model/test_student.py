@@ -95,17 +95,23 @@ class TestWithoutValues:
         settings = Train(model=str(base), **changes)
         tokenizer = load_tokenizer(base)
         tokenizer.add_tokens([f"<new {number}>" for number in range(new_tokens)])
-        given: Any = (tokenizer, ALPACA)
-        real = make_trainee(settings, *given, 1, torch.bfloat16)
-        self.check(real, make_trainee(settings, *given, 1, torch.bfloat16, weights=False))
+        real, empty = (
+            make_trainee(settings, tokenizer, ALPACA, 1, torch.bfloat16, weights=weights)
+            for weights in (True, False)
+        )
+        self.check(real, empty)
 
         folder = tmp_path / "saved"
         named = {} if settings.method == "full" else {"save_embedding_layers": False}
         real.model.save_pretrained(folder, **named)
-        again = load_trainee(settings, folder, *given, torch.bfloat16)
-        for path in folder.glob("*.safetensors"):
-            path.unlink()  # not looked at
-        self.check(again, load_trainee(settings, folder, *given, torch.bfloat16, weights=False))
+        found = []
+        for weights in (True, False):
+            found.append(
+                load_trainee(settings, folder, tokenizer, ALPACA, torch.bfloat16, weights=weights)
+            )
+            for path in folder.glob("*.safetensors"):
+                path.unlink()  # not looked at without values
+        self.check(*found)
 
     def test_a_student_from_scratch_does_too(self) -> None:
         self.check(made(SCRATCH), made(SCRATCH, weights=False))

@@ -7,41 +7,17 @@ from contextlib import suppress
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from alpaca_cli.core.errors import UsageError
 from alpaca_cli.core.progress import Progress
-from alpaca_cli.model.tracking import (
-    Tracking,
-    check_package,
-    evaluation_figures,
-    open_tracking,
-    step_figures,
-)
+from alpaca_cli.model.tracking import Tracking, check_package, open_tracking
 
 pytest.importorskip("tensorboard")
 
 CONFIG = {"name": "test", "train": {"learning_rate": 2e-5, "report_to": ["tensorboard"]}}
-
-
-def line(step: int) -> dict[str, Any]:
-    """A line of log.jsonl: 900 of 1,000 positions useful, half a second."""
-    return {
-        "step": step,
-        "epoch": step / 10,
-        "loss": 1 / step,
-        "learning_rate": 1e-5,
-        "grad_norm": 0.5,
-        "tokens": 900,
-        "trained_tokens": 300,
-        "positions": 1000,
-        "seconds": 0.5,
-        "memory": 2 << 30,
-        "mfu": None,
-    }
 
 
 def opened(folder: Path, start: int = 0, said: StringIO | None = None) -> Tracking:
@@ -51,7 +27,7 @@ def opened(folder: Path, start: int = 0, said: StringIO | None = None) -> Tracki
 
 def log(tracking: Tracking, first: int, last: int) -> None:
     for step in range(first, last + 1):
-        tracking.log(step, step_figures(line(step)))
+        tracking.log(step, {"loss": 1 / step, "learning_rate": 1e-5})
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -67,15 +43,12 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_gets_the_figures_with_their_steps(tmp_path: Path) -> None:
     with opened(tmp_path) as tracking:
         log(tracking, 1, 4)
-        tracking.log(4, evaluation_figures(1.25))
+        tracking.log(4, {"held_out_loss": 1.25})
     found = scalars(tmp_path)
-    assert [step for step, _ in found["train/loss"]] == [1, 2, 3, 4]
-    assert [loss for _, loss in found["train/loss"]] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
-    assert found["train/tokens_per_second"][0] == (1, 1800.0)
-    assert found["train/padding"][0] == pytest.approx((1, 0.1))
-    assert found["train/memory_gib"][0] == (1, 2.0)
-    assert found["held_out/loss"] == [(4, 1.25)]
-    assert "train/mfu" not in found
+    assert [step for step, _ in found["loss"]] == [1, 2, 3, 4]
+    assert [loss for _, loss in found["loss"]] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    assert [rate for _, rate in found["learning_rate"]] == pytest.approx([1e-5] * 4)
+    assert found["held_out_loss"] == [(4, 1.25)]
 
 
 def test_the_recipe_is_kept_once(tmp_path: Path) -> None:
@@ -98,7 +71,7 @@ def test_a_resumed_training_leaves_no_step_twice(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     with opened(tmp_path, start=4) as tracking:
         log(tracking, 5, 10)
-    steps = [step for step, _ in scalars(tmp_path)["train/loss"]]
+    steps = [step for step, _ in scalars(tmp_path)["loss"]]
     assert steps == list(range(1, 11))
 
 
@@ -146,6 +119,6 @@ def test_a_tracker_that_fails_on_the_way_is_dropped(tmp_path: Path) -> None:
         log(tracking, 21, 22)
     assert said.getvalue().count("warning: tensorboard takes no more figures") == 1
     assert "log.jsonl has them all" in said.getvalue()
-    steps = [step for step, _ in scalars(tmp_path)["train/loss"]]
+    steps = [step for step, _ in scalars(tmp_path)["loss"]]
     assert steps[:2] == [1, 2]
     assert 22 not in steps

@@ -109,8 +109,8 @@ def test_alpaca_on_eight_a100_is_planned_within_25_minutes(folder: Path, llama_7
     assert found.memory.fits
     assert found.utilisation == UTILISATION == 0.4
     assert found.seconds is not None
-    # 6 FLOPs for each parameter and token, and attention on top; by hand:
-    by_hand = 6 * 6.6e9 * found.tokens / (8 * 312e12 * 0.4)
+    # 6 FLOPs for each token and weight of the blocks; the output layer and attention on top.
+    by_hand = 6 * 6.476e9 * found.tokens / (8 * 312e12 * 0.4)
     assert by_hand < found.seconds < 1.1 * by_hand
     assert found.seconds <= 25 * 60
     assert not (folder / "run").exists()
@@ -235,11 +235,12 @@ def test_on_one_gpu_recomputing_may_be_left_out(folder: Path, rows: Path, llama_
 @pytest.mark.parametrize(
     ("recipe", "sets", "on", "first"),
     [
-        # All in float32 on one card: only what makes the states smaller helps.
-        ("7b-full", [], "1xA100-80GB", ["optimizer=adamw_8bit", "weights=bfloat16"]),
+        # Weights and gradients stay in float32 where 8-bit moments are enough.
+        ("7b-full", [], "1xA100-80GB", ["gradient_checkpointing=true", "optimizer=adamw_8bit"]),
         # Too large at once, but small enough one after the other.
         ("7b-lora", ["train.micro_batch=64"], "1xL4", ["micro_batch=16"]),
         ("7b-full", [], "8xRTX-4090", ["gradient_checkpointing=true"]),
+        ("7b-full", ["train.strategy=ddp"], "8xA100-80GB", ["strategy=fsdp2"]),
         ("7b-full", [], "1xRTX-4090", ["gpus=8", "gradient_checkpointing=true"]),
     ],
 )
@@ -270,7 +271,7 @@ def test_a_plan_is_readable_in_80_columns(folder: Path, rows: Path, llama_7b: Pa
         (fitting, "fits: "),
         (too_large, "does not fit: "),
         (too_large, "--set train.optimizer=adamw_8bit --set train.weights=bfloat16"),
-        (too_large, "--on 2xH100-80GB"),
+        (too_large, "\n  2 x H100-80GB"),
         (on_cpu, "no peak is known"),
     ):
         shown = StringIO()
