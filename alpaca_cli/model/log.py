@@ -29,7 +29,8 @@ class Step:
     """Mean over the step's trained tokens, in nats."""
     learning_rate: float
     grad_norm: float
-    """Before clipping."""
+    """Before clipping. Infinite where float16 overflowed and the step was skipped: null in the
+    file, for JSON knows no infinity."""
     tokens: int
     """Prompt and response tokens, padding not counted."""
     trained_tokens: int

@@ -78,14 +78,24 @@ def _adamw_8bit(
     if find_spec("torchao") is None:
         raise missing_extra("torchao", "quant")
     from torchao.optim import AdamW8bit
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    class Moments(AdamW8bit):  # type: ignore[misc]  # torchao is Any here
+        """Its 8-bit states pass for float32, whatever the weights are kept in.
+
+        torchao 0.18 forgets another type when FSDP2 takes a view of a state, and the compiled
+        step then fails over it. What is stored is the same.
+        """
+
+        @staticmethod
+        def _subclass_zeros(p: torch.Tensor, signed: bool, block_size: int) -> torch.Tensor:
+            made: torch.Tensor = OptimState8bit.zeros(p.shape, signed, block_size, p.device)
+            return made
 
     # The step is compiled. torch caches what it compiles and says, once for each kind of tensor,
     # that it has no better key for this one: nothing a person could do about it.
     warnings.filterwarnings("ignore", ".*_stable_hash_for_caching", UserWarning)
-    made: torch.optim.Optimizer = AdamW8bit(
-        groups, lr=peak, betas=BETAS, bf16_stochastic_round=round_at_random
-    )
-    return made
+    return Moments(groups, lr=peak, betas=BETAS, bf16_stochastic_round=round_at_random)
 
 
 def blank_state(state: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.core_model_loading import revert_weight_conversion
 
 from alpaca_cli.core.errors import GateFailed
 from alpaca_cli.core.files import disk_error
@@ -138,4 +139,8 @@ def _expected(model: Any, state: dict[str, torch.Tensor] | None) -> dict[str, to
         return adapter
     tensors = model.state_dict() if state is None else state
     tied = set(model.all_tied_weights_keys)
-    return {name: tensor for name, tensor in tensors.items() if name not in tied}
+    # Some are held otherwise than they are saved: the experts of a layer in one tensor.
+    saved: dict[str, torch.Tensor] = revert_weight_conversion(
+        model, {name: tensor for name, tensor in tensors.items() if name not in tied}
+    )
+    return saved

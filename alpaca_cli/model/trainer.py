@@ -311,6 +311,8 @@ def _evaluate(training: Training, engine: _Engine, done: int, best: float) -> Ev
 def _log_line(line: Step) -> dict[str, Any]:
     """`spike` and `rows` only where there is a spike."""
     found = asdict(line)
+    if not math.isfinite(line.grad_norm):
+        found["grad_norm"] = None
     return found if line.spike else {k: v for k, v in found.items() if k not in ("spike", "rows")}
 
 

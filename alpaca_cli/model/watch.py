@@ -77,7 +77,8 @@ class Watch:
         """As it was after the steps of these lines of `log.jsonl`."""
         watch = cls(warmup)
         for line in lines:
-            watch.see(line["step"], line["loss"], line["grad_norm"])
+            norm = line["grad_norm"]
+            watch.see(line["step"], line["loss"], math.inf if norm is None else norm)
         return watch
 
     def see(self, step: int, loss: float, grad_norm: float) -> Spike | None:

@@ -146,17 +146,21 @@ def step(model: Lines, optimizers: list[torch.optim.Optimizer], number: int) -> 
     return float(loss.detach())
 
 
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.usefixtures("one_process_group")
+@pytest.mark.parametrize(
+    ("split", "kept"), [(False, "float32"), (True, "float32"), (True, "bfloat16")]
+)
 def test_eight_bit_states_learn_and_come_back_bit_for_bit(
-    tmp_path: Path, split: bool, one_process_group: None
+    tmp_path: Path, split: bool, kept: str
 ) -> None:
     pytest.importorskip("torchao")
     models = []
     for _ in range(2):
-        model = Lines()
+        model = Lines(getattr(torch, kept))
         if split:
             fully_shard(model)
-        models.append((model, make_optimizers(model, EIGHT_BITS)))
+        settings = EIGHT_BITS.model_copy(update={"weights": kept})
+        models.append((model, make_optimizers(model, settings)))
     (model, optimizers), (copy, others) = models
     losses = [step(model, optimizers, number) for number in range(12)]
     assert losses[-1] < 0.9 * losses[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import threading
 from contextlib import suppress
 from importlib.util import find_spec
 from io import StringIO
@@ -107,7 +108,7 @@ def test_a_tracker_that_cannot_start_says_why(tmp_path: Path) -> None:
 # TensorBoard's own thread ends with the error, too.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_tracker_that_fails_on_the_way_is_dropped(tmp_path: Path) -> None:
-    said = StringIO()
+    said, before = StringIO(), set(threading.enumerate())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with opened(tmp_path, said=said) as tracking:
         log(tracking, 1, 2)
@@ -117,6 +118,8 @@ def test_a_tracker_that_fails_on_the_way_is_dropped(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         log(tracking, 21, 22)
+    for thread in set(threading.enumerate()) - before:
+        thread.join()  # or its error would be laid at the next test's door
     assert said.getvalue().count("warning: tensorboard takes no more figures") == 1
     assert "log.jsonl has them all" in said.getvalue()
     steps = [step for step, _ in scalars(tmp_path)["loss"]]
