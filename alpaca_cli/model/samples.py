@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
+from alpaca_cli.model import per_example
 from alpaca_cli.model.forward import inner_model
 from alpaca_cli.model.rows import Ids
 from alpaca_cli.model.student import Trainee
@@ -27,8 +28,9 @@ def greedy_answers(trainee: Trainee, prompts: Sequence[Ids], device: torch.devic
     if isinstance(model, FSDPModule):
         # Weights are gathered before methods that are named here, and before `forward`.
         register_fsdp_forward_method(model, "generate")
-    attention = inner.config._attn_implementation
-    inner.set_attn_implementation("sdpa")
+    packed = inner.config._attn_implementation == per_example.NAME
+    if packed:
+        inner.set_attn_implementation("sdpa")
     answers = []
     try:
         for prompt in prompts:
@@ -43,5 +45,6 @@ def greedy_answers(trainee: Trainee, prompts: Sequence[Ids], device: torch.devic
             )
             answers.append(decode_response(trainee.tokenizer, output[0, len(prompt) :].tolist()))
     finally:
-        inner.set_attn_implementation(attention)
+        if packed:
+            inner.set_attn_implementation(per_example.NAME)
     return answers

@@ -14,7 +14,7 @@ from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.data.formats import read_examples
-from alpaca_cli.stages.training import source
+from alpaca_cli.stages.training_data import source
 
 if TYPE_CHECKING:
     from alpaca_cli.model.rows import Row

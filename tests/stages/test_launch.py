@@ -20,6 +20,9 @@ from alpaca_cli.core.files import write_jsonl
 from tests.processes import environment, free_port, lines, run, start, wait_until
 from tests.training import ROWS, SMALL, like_trajectory, sets
 
+# One worker: what the tests share takes long to make.
+pytestmark = pytest.mark.xdist_group("launch")
+
 # So few steps, at such a rate, that one process and two still agree in all of them.
 LONGER = [*SMALL, *sets("train.epochs=12", "train.learning_rate=0.003")]
 STEPS = 84

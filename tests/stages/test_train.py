@@ -27,10 +27,13 @@ from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.stages import train as stage
 from alpaca_cli.stages.plan import plan
-from alpaca_cli.stages.training import Report
+from alpaca_cli.stages.training_report import Report
 from tests.processes import COMMAND, environment, kill_when, lines, run, start, wait_until
 from tests.tiny import save_tiny_model
 from tests.training import ROWS, SMALL, STEPS, log, quiet, same_trajectory, sets
+
+# One worker: what the tests share takes long to make.
+pytestmark = pytest.mark.xdist_group("train")
 
 
 @pytest.fixture(scope="module")

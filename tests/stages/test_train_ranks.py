@@ -20,6 +20,9 @@ from tests.ranks import Ranks
 from tests.tiny import save_tiny_model
 from tests.training import ROWS, SMALL, STEPS, like_trajectory, log, same_trajectory, sets
 
+# One worker: what the tests share takes long to make.
+pytestmark = pytest.mark.xdist_group("ranks")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
