@@ -128,14 +128,16 @@ class TestDeal:
                     assert all(len(packed) == 1 for packed in batch)
 
     @given(rows, worlds, micro_batches, st.booleans())
-    def test_ranks_get_equally_many_and_no_more_than_needed(
+    def test_ranks_get_equally_many_and_one_more_than_needed_at_most(
         self, data: list[Row], world: int, micro_batch: int, packing: bool
     ) -> None:
         dealt = deal(data, world, micro_batch, LONGEST, packing)
         capacity = micro_batch * LONGEST
         needed = first_fit(data, capacity) if packing else math.ceil(len(data) / micro_batch)
         assert len(dealt) == world
-        assert {len(batches) for batches in dealt} == {math.ceil(needed / world)}
+        [each] = {len(batches) for batches in dealt}
+        # One more where it lets neighbours in length stay together.
+        assert each - math.ceil(needed / world) in ((0, 1) if packing else (0,))
 
     @given(rows, worlds, micro_batches, st.booleans())
     def test_ranks_compute_about_the_same_at_every_turn(
@@ -216,7 +218,17 @@ class TestDeal:
         assert bins - used / (4 * 512) < world + 0.1 * bins
         for turn in in_turn(dealt):
             sizes = list(map(positions, turn))
-            assert max(sizes) <= 1.02 * min(sizes)
+            assert max(sizes) <= 1.1 * min(sizes)
+
+    @pytest.mark.parametrize("world", [1, 4])
+    def test_neighbours_in_length_are_packed_together(self, world: int) -> None:
+        """What attention computes, each example padded to the longest beside it."""
+        generator = np.random.default_rng(0)
+        data = [Row(list(range(n)), 1) for n in generator.integers(20, 400, 128)]
+        packed = [row for batches in deal(data, world, 4, 512, packing=True) for row in batches]
+        lengths = [[len(row.ids) for row in rows] for [rows] in packed]
+        computed = sum(len(each) * max(each) ** 2 for each in lengths)
+        assert computed < 1.25 * sum(n**2 for each in lengths for n in each)
 
 
 class TestSchedule:

@@ -126,6 +126,7 @@ def test_a_slurm_job_is_saved_requeued_and_goes_on(folder: Path) -> None:
     assert (folder / "requeued").read_text() == f"{job}\n"
 
 
+@pytest.mark.slow
 def test_a_skypilot_task_runs(folder: Path) -> None:
     asked = ["train", "my rows.jsonl", *SMALL, "--run", "a run"]
     text = run(

@@ -270,7 +270,7 @@ def test_a_plan_is_readable_in_80_columns(folder: Path, rows: Path, llama_7b: Pa
     for found, said in (
         (fitting, "fits: "),
         (too_large, "does not fit: "),
-        (too_large, "--set train.optimizer=adamw_8bit --set train.weights=bfloat16"),
+        (too_large, "--set train.gradient_checkpointing=true"),
         (too_large, "\n  2 x H100-80GB"),
         (on_cpu, "no peak is known"),
     ):

@@ -233,7 +233,7 @@ def on_disk(tmp_path: Path, folder: Path) -> Callable[[str, str], subprocess.Com
 
     def script(size: str, text: str) -> subprocess.CompletedProcess[str]:
         mount = f'mount -t tmpfs -o size={size} tmpfs "{disk}" || exit 99\n'
-        command = [*COMMAND, "train", "rows.jsonl", *SMALL, *sets("train.epochs=40")]
+        command = [*COMMAND, "train", "rows.jsonl", *SMALL, *sets("train.epochs=20")]
         train = shlex.join([*command, "--run", str(disk / "run")])
         return subprocess.run(
             [*namespace, f"{mount}cd {folder}\nfull={disk}\ntrain() {{ {train}; }}\n{text}"],
@@ -278,4 +278,4 @@ def test_a_disk_that_fills_up_ends_in_one_message_and_costs_nothing(
     assert "no space left on the disk" in " ".join(done.stderr.split())
     assert "resuming at step" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout.split()[-3:] == ["second", "0", "280"]
+    assert done.stdout.split()[-3:] == ["second", "0", "140"]

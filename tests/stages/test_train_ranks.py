@@ -120,7 +120,7 @@ def test_a_resumed_training_in_two_processes_is_the_uninterrupted_one(
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_to_one_process_stops_both_at_the_same_step(
     folder: Path, ranks: Ranks, straight: Path, number: signal.Signals
 ) -> None:
