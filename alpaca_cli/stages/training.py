@@ -56,10 +56,13 @@ def train_here(
     from alpaca_cli.model.kernels import apply_kernels
     from alpaca_cli.model.strategy import compute_dtype, make_accelerator, meet
     from alpaca_cli.model.student import load_trainee, make_trainee, out_of_memory
+    from alpaca_cli.model.tracking import check_package
     from alpaca_cli.model.trainer import train
 
     stage, settings = run.stage("train"), recipe.train
     stamp, inputs = stamp_of(recipe, run, data)
+    for name in settings.report_to:
+        check_package(name)
     processes = meet(gpus)
     with processes.main_process_first():
         first = processes.is_main_process
