@@ -1,7 +1,7 @@
 """Useful tokens per second of a training: padded the original's way, by length, packed, and TRL.
 
-    python benchmarks/train.py [DATA] [--micro-batch 16] [--hidden 256] [--layers 4] [--steps 20]
-                               [--threads 2] [--rounds 3] [--trl PYTHON] [--json]
+    python benchmarks/train.py [DATA] [--micro-batch 16] [--hidden 256] [--layers 4] [--steps 16]
+                               [--packed-rows 1] [--threads N] [--rounds 3] [--trl PYTHON] [--json]
 
 One LLaMA with random weights, one tokenizer (trained on the data), real examples, the same fused
 AdamW, learning rates and clipping, float32 on CPU, the same number of threads. Every way is a
@@ -17,15 +17,15 @@ padded: random micro-batches filled up to their longest example, by plain transf
 original's Trainer does, without the Trainer's own cost (`train_peers.py`).
 by length, packed: `alpaca train` as users run it, without and with `train.packing`.
 TRL: SFTTrainer's packing, `bfd` (its default: whole examples, kept apart by a mask over the packed
-row) and `wrapped` (examples cut at the row's end, seeing each other: faster, and not the same
-training). It needs other versions of our dependencies, and so an environment of its own, named
-with `--trl`. Its micro-batch is `--trl-rows` packed rows, 1 by default: what its mask costs grows
-with the square of them.
+row) and `wrapped` (examples cut at the row's end, seeing each other: not the same training). It
+is no dependency of ours; `--trl` names an interpreter that has it. Both packers compute
+`--packed-rows` rows of `--max-length` tokens at once, 1 by default, which suits TRL: what its mask
+costs grows with the square of them.
 
 The first three take the same examples in each step, so all their losses must agree, or the script
 ends in 5: speed without correctness is no figure. How far TRL's packed examples see each other is
 told. The output layer is a large part of so small a model, and alpaca computes it where there is
-something to learn only; `--vocabulary` makes that part smaller.
+something to learn only; the wider the model (`--hidden`), the smaller that part.
 """
 
 from __future__ import annotations
@@ -44,22 +44,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 from quickstart import stolen
-from train_job import CLIP, LEARNING_RATE, SEED, WARM_UP, read_rows, save_model, write_job
+from train_job import (
+    CLIP,
+    DATA,
+    LEARNING_RATE,
+    SEED,
+    WARM_UP,
+    failed,
+    has_lines,
+    read_rows,
+    save_model,
+    say,
+    write_job,
+)
 
 from alpaca_cli.core.errors import GateFailed
 from alpaca_cli.core.machine import cores
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data" / "alpaca_en_demo.json"
 PEERS = HERE / "train_peers.py"
-POLL = 0.02  # seconds between two looks at a log
 FIRST_STEP, ALL_STEPS = 1e-5, 1e-2  # how far losses may differ: equal weights; after some updates
 LEAK = 1e-3  # logits that differ by more have seen another example; rounding is below 1e-4
 GOAL = 2.5  # packed against padded
-NO_TRL = "not installed: pip install trl into an environment of its own, then --trl ITS-PYTHON"
+NO_TRL = "not installed: pip install trl, here or elsewhere; then --trl PYTHON-THAT-HAS-IT"
 
 
 class Clock(NamedTuple):
@@ -106,11 +116,6 @@ class Figures:
     note: str
 
 
-def say(text: str) -> None:
-    """Progress goes to stderr, for stdout may be JSON."""
-    print(text, file=sys.stderr, flush=True)
-
-
 # --- the ways ------------------------------------------------------------------------------------
 
 
@@ -135,7 +140,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> int:
         options.global_batch,
         micro_batch=options.micro_batch,
         max_length=options.max_length,
-        trl_rows=options.trl_rows,
+        packed_rows=options.packed_rows,
     )
     say(f"{options.data.name}: {rows.told()}")
     return len(rows.ids)
@@ -148,15 +153,19 @@ def ways(folder: Path, options: argparse.Namespace, examples: int) -> list[Way]:
         "train.epochs": options.steps * options.global_batch / examples,
         "train.learning_rate": LEARNING_RATE, "train.warmup": WARM_UP,
         "train.weight_decay": 0, "train.optimizer": "adamw", "train.max_grad_norm": CLIP,
-        "train.global_batch": options.global_batch, "train.micro_batch": options.micro_batch,
+        "train.global_batch": options.global_batch,
         "train.max_length": options.max_length, "train.overlong": "drop",
         "train.dtype": "float32", "train.save_every": 10**6,
     }  # fmt: skip
     alpaca = [sys.executable, "-m", "alpaca_cli", "train", str(options.data), "--quiet"]
     alpaca += [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
     found = [Way("padded", [sys.executable, str(PEERS), "padded", str(folder)])]
-    for name, packing in (("alpaca by length", "false"), ("alpaca packed", "true")):
-        found.append(Way(name, [*alpaca, "--set", f"train.packing={packing}", "--run"]))
+    for name, packing, size in (
+        ("alpaca by length", "false", options.micro_batch),
+        ("alpaca packed", "true", options.packed_rows),
+    ):
+        how = ["--set", f"train.packing={packing}", "--set", f"train.micro_batch={size}"]
+        found.append(Way(name, [*alpaca, *how, "--run"]))
     if options.trl:
         for strategy in ("bfd", "wrapped"):
             command = [options.trl, str(PEERS), strategy, str(folder)]
@@ -210,22 +219,6 @@ def measure(way: Way, folder: Path, options: argparse.Namespace) -> Run:
     )
 
 
-def has_lines(log: Path, lines: int, process: Any) -> bool:
-    """Wait until a log has so many lines; False when the process ends before."""
-    while True:
-        # Asked first: what it wrote before it ended is seen then.
-        ended = process.status() == "zombie"
-        if log.is_file() and log.read_bytes().count(b"\n") >= lines:
-            return True
-        if ended:
-            return False
-        time.sleep(POLL)
-
-
-def failed(name: str, errors: Path) -> NoReturn:
-    sys.exit(f"{name}: ended early\n{errors.read_text()[-3000:]}")
-
-
 def measure_all(found: Sequence[Way], folder: Path, options: argparse.Namespace) -> list[list[Run]]:
     """Runs of each way, one per round; every second round goes through them backwards."""
     runs: list[list[Run]] = [[] for _ in found]
@@ -269,8 +262,14 @@ def leak(check: Path) -> str:
     return f"{apart}: examples {'see each other' if found['logits'] > LEAK else 'kept apart'}"
 
 
-def show(told: Sequence[Figures]) -> None:
-    """The table, in multiples of its first row, too."""
+def show(told: Sequence[Figures], options: argparse.Namespace) -> None:
+    """The table, in multiples of its first row, too, and what it comes down to."""
+    print(
+        f"LLaMA of {options.layers} layers, {options.hidden} wide, vocabulary "
+        f"{options.vocabulary:,}; micro-batch {options.micro_batch}, packed {options.packed_rows} "
+        f"x {options.max_length}, global batch {options.global_batch}; median of {options.rounds} "
+        f"rounds of {options.steps - options.warm_up} steps"
+    )
     print(
         f"{'':18}{'tokens/s':>10}{'':>8}{'tokens/CPU s':>14}{'':>8}{'slowest-fastest':>18}"
         f"{'useful':>9}"
@@ -285,6 +284,11 @@ def show(told: Sequence[Figures]) -> None:
             f"{row.tokens_per_cpu_second:14,.0f}{cpu:7.2f}x{spread:>18}{row.useful:9.1%}"
             f"  {row.note}"
         )
+    if not options.trl:
+        print(f"{'TRL':18}{NO_TRL}")
+    print(f"{versus(told, 'padded')} (goal: {GOAL:g}x)")
+    for row in told[3:]:
+        print(versus(told, row.name))
 
 
 def machine(threads: int) -> str:
@@ -331,18 +335,7 @@ def benchmark(options: argparse.Namespace) -> int:
         print(json.dumps(told_all, indent=2))
     else:
         print(conditions)
-        print(
-            f"LLaMA of {options.layers} layers, {options.hidden} wide, vocabulary "
-            f"{options.vocabulary:,}; micro-batch {options.micro_batch}, global batch "
-            f"{options.global_batch}; median of {options.rounds} rounds of "
-            f"{options.steps - options.warm_up} steps"
-        )
-        show(told)
-        if not options.trl:
-            print(f"{'TRL':18}{NO_TRL}")
-        print(f"{versus(told, 'padded')} (goal: {GOAL:g}x)")
-        for row in told[3:]:
-            print(versus(told, row.name))
+        show(told, options)
         print(
             f"losses of padded, by length and packed differ by at most {first:.0e} in the first "
             f"step, {largest:.0e} in any of {options.steps}"
@@ -367,7 +360,7 @@ def arguments() -> argparse.Namespace:
         "warm-up": (6, "steps off the clock; alpaca tries out saving in the fifth"),
         "threads": (cores(), "of each process"),
         "rounds": (3, "runs of each way"),
-        "trl-rows": (1, "packed rows in TRL's micro-batch"),
+        "packed-rows": (1, "rows of max-length tokens computed at once where examples are packed"),
     }
     parser.add_argument("data", nargs="?", type=Path, default=DATA, help="examples; any format")
     for name, (default, help) in counts.items():

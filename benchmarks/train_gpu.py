@@ -16,8 +16,8 @@ tokens only, and attention, under 1 % at these lengths, not at all, nor what is 
 because of gradient checkpointing. The recipes' goal for it is half.
 
 Exit code 5: some peak is more than 10 % off the plan's. Disk: 14 GB for the model; a later call
-with the same `--work` finds it there. Main memory: 30 GB. One block of `full`, `lora` or `qlora`
-takes less than ten minutes on an H200.
+with the same `--work` finds it there. Main memory: 30 GB. Each block
+should take less than ten minutes on an H200; it has not been run on one yet.
 
 `--cpu-rehearsal` runs all of this on a CPU with a tiny model, to try out the script: its figures
 say nothing, so MFU and peak are left out.
@@ -40,8 +40,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from train import DATA, failed, has_lines, say
-from train_job import SEED, read_rows, save_model
+from train_job import DATA, SEED, failed, has_lines, read_rows, save_model, say
 
 from alpaca_cli.core.errors import GateFailed, UsageError
 from alpaca_cli.model.memory import LIBRARIES

@@ -1,16 +1,18 @@
 """What `benchmarks/train.py` and `train_gpu.py` train: real examples, a LLaMA of random weights.
 
 Weights and tokenizer are made here, for how fast a training is does not depend on what a model
-knows: nothing is downloaded.
+knows: nothing is downloaded. And what both need to follow a process by its log.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from alpaca_cli.core.template import ALPACA
 from alpaca_cli.data.formats import read_examples
@@ -23,6 +25,8 @@ from alpaca_cli.model.tokenizer import (
     train_tokenizer,
 )
 
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "alpaca_en_demo.json"
+POLL = 0.02  # seconds between two looks at a log
 SEED, LEARNING_RATE, WARM_UP, CLIP = 0, 1e-3, 0.1, 1.0
 
 
@@ -114,3 +118,24 @@ def save_model(
     model.save_pretrained(folder, max_shard_size="4GB")
     tokenizer.save_pretrained(folder)
     ALPACA.save(folder)
+
+
+def has_lines(log: Path, lines: int, process: Any) -> bool:
+    """Wait until a log has so many lines; False when the process ends before."""
+    while True:
+        # Asked first: what it wrote before it ended is seen then.
+        ended = process.status() == "zombie"
+        if log.is_file() and log.read_bytes().count(b"\n") >= lines:
+            return True
+        if ended:
+            return False
+        time.sleep(POLL)
+
+
+def failed(name: str, errors: Path) -> NoReturn:
+    sys.exit(f"{name}: ended early\n{errors.read_text()[-3000:]}")
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr, for stdout may be JSON."""
+    print(text, file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@
 
 JOB is a folder that `train.py` has written: `model/` (a LLaMA and its tokenizer) and `job.json`
 (token ids, the examples of each step, learning rates). `RUN/train/log.jsonl` gets a line when a
-step is done, as alpaca's own does. No import of ours: TRL has an environment of its own.
+step is done, as alpaca's own does. No import of ours: TRL may live elsewhere.
 
 padded: plain transformers, as the original's Trainer computes it. Examples in random order,
 `micro_batch` of them padded to the longest, an attention mask, logits at all positions, the loss
@@ -139,8 +139,10 @@ def trl(job: dict[str, Any], model: Any, tokenizer: Any, strategy: str, log_path
         packing=True,
         packing_strategy=strategy,
         max_length=job["max_length"],
-        per_device_train_batch_size=job["trl_rows"],
-        gradient_accumulation_steps=max(1, round(tokens / (job["trl_rows"] * job["max_length"]))),
+        per_device_train_batch_size=job["packed_rows"],
+        gradient_accumulation_steps=max(
+            1, round(tokens / (job["packed_rows"] * job["max_length"]))
+        ),
         max_steps=len(job["steps"]),
         learning_rate=max(job["rates"]),
         lr_scheduler_type="cosine",

@@ -91,6 +91,7 @@ def folder(tmp_path: Path) -> Path:
     return here
 
 
+@pytest.mark.slow
 def test_a_slurm_job_is_saved_requeued_and_goes_on(folder: Path) -> None:
     asked = ["train", "my rows.jsonl", *SMALL, *sets("train.epochs=40"), "--run", "a run"]
     script = run(

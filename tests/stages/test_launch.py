@@ -158,6 +158,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         watch.wait()
 
 
+@pytest.mark.slow
 def test_a_hand_started_torchrun_saves_ends_and_goes_on(folder: Path) -> None:
     """The very line that --print-launch writes."""
     asked = ["train", "rows.jsonl", *LONGER, "--gpus", "cpu:2", "--run", "hand"]

@@ -100,7 +100,7 @@ def test_a_killed_fsdp2_training_goes_on_alone_and_again_in_two(
     like_trajectory(run, straight)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
 def test_a_resumed_training_in_two_processes_is_the_uninterrupted_one(
     folder: Path, ranks: Ranks, strategy: str
 ) -> None:
@@ -120,7 +120,9 @@ def test_a_resumed_training_in_two_processes_is_the_uninterrupted_one(
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGUSR1, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_one_process_stops_both_at_the_same_step(
     folder: Path, ranks: Ranks, straight: Path, number: signal.Signals
 ) -> None:
