@@ -165,6 +165,11 @@ def train(training: Training, observer: Observer, resumed: Checkpoint | None = N
                 raise KeyboardInterrupt if stop == signal.SIGINT else Terminated
 
 
+def saves(steps: int, every: int) -> int:
+    """How many checkpoints a training of so many steps writes when nobody stops it."""
+    return sum(_is_time_to_save(done, every) for done in range(1, steps))
+
+
 def _is_time_to_save(done: int, every: int) -> bool:
     return done % every == 0 or done == min(FIRST_SAVE, every)
 

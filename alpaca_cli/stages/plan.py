@@ -219,7 +219,7 @@ def _planned(recipe: Recipe, run: RunFolder, on: _Machine, tokens: Tokens) -> Pl
         trained_parameters=trainee.trainable,
         memory=_memory_plan(needed, on, fits),
         checkpoint=needed.checkpoint,
-        disk_needed=disk_needed(settings, shape),
+        disk_needed=disk_needed(settings, shape, schedule.steps),
         disk_free=_disk_free(run.path),
         flops=flops,
         recomputed=recomputed,

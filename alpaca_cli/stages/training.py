@@ -172,8 +172,9 @@ def _training(
     settings = recipe.train
     rows, held_out = hold_out(settings, tokens, recipe.seed)
     shape = shape_of(trainee.model, settings)
+    schedule = schedule_of(recipe, len(rows))
     if accelerator.is_main_process:
-        check_disk(stage, settings, shape)
+        check_disk(stage, settings, shape, schedule.steps)
     tokens_in, trained = int(rows.lengths.sum()), int(rows.trained.sum())
     # The mean over tokens, not over examples: a token in a long example attends to more.
     length = float((rows.lengths**2).sum()) / tokens_in
@@ -182,7 +183,7 @@ def _training(
         rows=rows,
         held_out=held_out,
         asked=asked_rows(settings, source(run, data), held_out),
-        schedule=schedule_of(recipe, len(rows)),
+        schedule=schedule,
         settings=settings,
         folder=stage.path,
         accelerator=accelerator,
@@ -192,7 +193,7 @@ def _training(
     )
 
 
-def check_disk(stage: StageFolder, settings: Train, shape: Shape) -> None:
+def check_disk(stage: StageFolder, settings: Train, shape: Shape, steps: int) -> None:
     """See to it that a checkpoint and the final model fit on the disk, before hours are spent.
 
     Raises:
@@ -201,7 +202,7 @@ def check_disk(stage: StageFolder, settings: Train, shape: Shape) -> None:
     place = stage.path
     while not place.exists():
         place = place.parent
-    free, needed = shutil.disk_usage(place).free, disk_needed(settings, shape)
+    free, needed = shutil.disk_usage(place).free, disk_needed(settings, shape, steps)
     if free < needed:
         raise ResourceError(
             f"{stage.path}: {free / 1e9:,.1f} GB free on the disk, checkpoints and the final model "
@@ -210,12 +211,15 @@ def check_disk(stage: StageFolder, settings: Train, shape: Shape) -> None:
         )
 
 
-def disk_needed(settings: Train, shape: Shape) -> int:
+def disk_needed(settings: Train, shape: Shape, steps: int) -> int:
     """Bytes of the checkpoints that stay, the one being written, the best, and the final model."""
     from alpaca_cli.model.memory import checkpoint_bytes, model_bytes
+    from alpaca_cli.model.trainer import saves
 
     best = 1 if settings.holdout or settings.holdout_file else 0
-    checkpoints = settings.keep_checkpoints + 1 + best
+    # One at least: it is saved when the training is asked to stop.
+    written = max(1, saves(steps, settings.save_every))
+    checkpoints = min(settings.keep_checkpoints + 1 + best, written)
     return checkpoints * checkpoint_bytes(shape, settings) + model_bytes(shape, settings)
 
 
