@@ -140,7 +140,6 @@ def test_the_table_says_what_failed() -> None:
     assert "1 of 2 checks failed" in text
 
 
-@pytest.mark.slow
 def test_a_plain_recipe_passes(tmp_path: Path) -> None:
     done = run("train", "--selfcheck", "--json", cwd=tmp_path)
     found = json.loads(done.stdout)
