@@ -10,20 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from torch.nn.functional import cross_entropy
 
 from alpaca_cli.core.errors import GateFailed, UsageError
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_train import Scratch, ScratchModel, Train
 from alpaca_cli.core.template import ALPACA
-from alpaca_cli.model.attention import choose_attention
-from alpaca_cli.model.batches import Batch, Schedule, collate
+from alpaca_cli.model.batches import Schedule
 from alpaca_cli.model.checkpoints import Checkpoint, newest_checkpoint
-from alpaca_cli.model.forward import logits_at, summed_loss
 from alpaca_cli.model.kernels import apply_kernels
 from alpaca_cli.model.log import Evaluation, Step, read_log
-from alpaca_cli.model.rows import Row, encode_rows
+from alpaca_cli.model.rows import encode_rows
 from alpaca_cli.model.strategy import compute_dtype, make_accelerator
 from alpaca_cli.model.student import load_trainee, make_trainee
 from alpaca_cli.model.tokenizer import train_tokenizer
@@ -47,71 +43,6 @@ EXAMPLES = [
     for n in range(1, 6)
     for word in ("dog", "red bird", "sea", "one two three")
 ]
-ROWS = [Row([5, 9, 3, 7, 11, 2, 1], 4), Row([8, 8, 6], 1), Row([12, 4, 2, 9, 1], 2)]
-
-
-def tiny(kind: str = "llama", **more: Any) -> Any:
-    """A random model far enough from zero that one token more or less is seen in the logits."""
-    config = transformers.AutoConfig.for_model(
-        kind,
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=1,
-        **more,
-    )
-    torch.manual_seed(0)
-    return transformers.AutoModelForCausalLM.from_config(config)
-
-
-def separate_logits(model: Any) -> torch.Tensor:
-    """Logits at the trained positions of ROWS, each example on its own, one after the other."""
-    found = []
-    for row in ROWS:
-        logits = model(torch.tensor([row.ids]), use_cache=False).logits[0]
-        found.append(logits[row.prompt - 1 : -1])
-    return torch.cat(found)
-
-
-def test_packed_padded_and_separate_losses_and_gradients_are_equal() -> None:
-    """Three ways to the same sum over the trained tokens."""
-    gradients = []
-    losses = []
-    for batches in ([collate([ROWS])], [collate([[r] for r in ROWS])], None):
-        model = tiny()
-        if batches and len(batches[0].input_ids) == 1:
-            choose_attention(model, TINY.model_copy(update={"packing": True}))
-        loss = (
-            sum(summed_loss(model, batch) for batch in batches)
-            if batches
-            else cross_entropy(
-                separate_logits(model),
-                torch.tensor([t for row in ROWS for t in row.ids[row.prompt :]]),
-                reduction="sum",
-            )
-        )
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
-        losses.append(loss.item())
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    assert losses == pytest.approx([losses[2]] * 3, rel=1e-6)
-    for found in gradients[:2]:
-        assert (found - gradients[2]).abs().max() < 1e-4 * gradients[2].abs().max()
-
-
-def test_padding_changes_nothing() -> None:
-    model = tiny().eval()
-    short = ROWS[1]
-    alone = logits_at(model, collate([[short]]))
-    padded: Batch = collate([[ROWS[0]], [short]])
-    columns = [padded.columns.tolist().index(column) for column in (0, 1)]
-    assert (logits_at(model, padded)[1, columns] - alone[0]).abs().max() < 1e-5
 
 
 class Heard:
