@@ -71,7 +71,10 @@ def test_an_estimate_leaves_a_running_generation_alone(tmp_path: Path) -> None:
         command = arguments(server, tmp_path / "run")
         journal = tmp_path / "run" / "generate" / "journal.jsonl"
         process = processes.start(*command, cwd=tmp_path)
-        processes.wait_until(process, lambda: len(server.asked) == 10)
+        processes.wait_until(
+            process,
+            lambda: len(server.asked) == 10 and journal.read_bytes().count(b'"kind":"reply"') == 6,
+        )
         with journal.open("ab") as file:
             file.write(b'{"n": 99, "kin')  # the other process is in the middle of a row
         before = journal.read_bytes()
