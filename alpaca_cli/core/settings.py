@@ -63,11 +63,14 @@ class Dedup(Section):
     encoder: str = "minishlab/potion-base-8M"
     """The word vectors of `semantic`: a model2vec model, as a folder or a name on the hub."""
 
+    exclude: list[str] = Field([])
+    """Review files of `alpaca stats --browse`: examples that a person marked bad are dropped."""
+
 
 class Stats(Section):
     """What is in the data."""
 
-    neighbours: int = Field(2000, ge=0)
+    neighbours: int = Field(100_000, ge=0)
     """Examples whose nearest neighbour is measured (drawn at random when there are more)."""
 
     top: int = Field(20, ge=1)
@@ -76,6 +79,13 @@ class Stats(Section):
     tokenizer: str | None = None
     """A tokenizer.json, or a model folder with one, that counts tokens; `train.model` when that
     is such a folder. Without one, lengths are in words."""
+
+    contamination: list[str] = Field([])
+    """Files of evaluation tasks to look for, as `dedup.decontaminate` would, without dropping."""
+
+    nlp: str | None = None
+    """A spaCy pipeline (an installed package or a folder) that parses instructions for their
+    verbs and objects; by rule when not given. Needs the extra [nlp]."""
 
 
 class Eval(Section):
