@@ -133,6 +133,9 @@ class Train(Section):
     overlong: Literal["drop", "truncate_response", "error"] = "drop"
     """What happens to longer examples. A truncated response keeps its EOS."""
 
+    exclude: list[str] = Field([])
+    """Review files of `alpaca stats --browse`: examples that a person marked bad are left out."""
+
     packing: bool = True
     """Examples follow each other in one row, without padding and without seeing each other."""
 
