@@ -1,8 +1,7 @@
 """Reading a recipe: YAML files, `extends`, the environment and `--set`, merged and validated.
 
 Every mistake is reported with the place it was written at (`file:line`, `--set …` or the
-variable's name). YAML is read by the 1.2 core rules where 1.1 surprises: `1e-5` is a number,
-`no` and `on` are words, `12:30` is text; duplicate keys, anchors and aliases are refused.
+variable's name). How YAML is read is `alpaca_cli.core.yaml_places`.
 
 Precedence: flag > `--set` > `ALPACA_…` environment > recipe > what it extends > defaults.
 
@@ -14,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,34 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from alpaca_cli.core.errors import UsageError, did_you_mean
 from alpaca_cli.core.settings import Recipe
-
-MAX_BYTES = 1 << 20
-Key = tuple[str | int, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalar rules of the YAML 1.2 core schema."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", [*"~nN", ""]),  # "": an empty value
-    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
-    ("int", r"[-+]?[0-9]+", [*"-+0123456789"]),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", [*"-+.0123456789"]),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", [*"-+."]),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Tree:
-    """Plain data, and for every key path the place where it was written."""
-
-    data: Any
-    places: dict[Key, str]
+from alpaca_cli.core.yaml_places import Key, Tree, dotted, parse_yaml, read_yaml
 
 
 def load_recipe(
@@ -74,22 +45,22 @@ def load_recipe(
     Raises:
         UsageError: lists every mistake as `place: key: what is wrong`.
     """
-    tree = _Tree({}, {(): "recipe"})
+    tree = Tree({}, {(): "recipe"})
     if source is not None:
         path = find_recipe(source)
         tree = _read(path, ())
         default_name = path.stem
     for variable, key in _environment_keys(environment):
-        tree = _override(tree, key, _parse_text(environment[variable], variable, lines=False))
+        tree = _override(tree, key, parse_yaml(environment[variable], variable, lines=False))
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"--set {text}: expected key.sub=value")
         key = tuple(name.strip().split("."))
-        tree = _override(tree, key, _parse_text(value, f"--set {name.strip()}", lines=False))
+        tree = _override(tree, key, parse_yaml(value, f"--set {name.strip()}", lines=False))
     for name, (flag, value) in flags.items():
-        tree = _override(tree, tuple(name.split(".")), _Tree(value, {(): flag}))
-    return _validate(_merge(_Tree({"name": default_name}, {}), tree))
+        tree = _override(tree, tuple(name.split(".")), Tree(value, {(): flag}))
+    return _validate(_merge(Tree({"name": default_name}, {}), tree))
 
 
 def find_recipe(source: str) -> Path:
@@ -124,15 +95,15 @@ def dump_recipe(recipe: Recipe) -> str:
     return text
 
 
-def _read(path: Path, children: tuple[Path, ...]) -> _Tree:
+def _read(path: Path, children: tuple[Path, ...]) -> Tree:
     """One file and what it extends, merged."""
     resolved = path.resolve()
     if resolved in children:
         chain = " -> ".join(file.name for file in (*children, resolved))
         raise UsageError(f"{path}: recipes extend each other in a circle: {chain}")
-    tree = _parse(path)
+    tree = read_yaml(path)
     if tree.data is None:  # an empty file is a recipe of defaults
-        tree = _Tree({}, tree.places)
+        tree = Tree({}, tree.places)
     if not isinstance(tree.data, dict):
         raise UsageError(f"{path}:1: a recipe is a mapping of keys, not {_kind(tree.data)}")
     if "extends" not in tree.data:
@@ -148,75 +119,6 @@ def _read(path: Path, children: tuple[Path, ...]) -> _Tree:
     return _merge(base, tree)
 
 
-def _parse(path: Path) -> _Tree:
-    try:
-        raw = path.read_bytes()
-        if len(raw) > MAX_BYTES:
-            raise UsageError(
-                f"{path}: a recipe may have {MAX_BYTES:,} bytes, this has {len(raw):,}"
-            )
-        return _parse_text(raw.decode("utf-8-sig"), str(path), lines=True)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8: {error}") from error
-
-
-def _parse_text(text: str, place: str, *, lines: bool) -> _Tree:
-    """YAML text to data and places; `place` names the source, lines are added for files."""
-    loader = _Loader(text)
-    try:
-        _refuse_aliases(text, place, lines)
-        root = loader.get_single_node()
-        places: dict[Key, str] = {}
-        if root is not None:
-            _collect_places(root, (), place, lines, places)
-        data = loader.construct_document(root) if root is not None else None
-        return _Tree(data, places or {(): place})
-    except yaml.MarkedYAMLError as error:
-        where = place
-        if lines and error.problem_mark is not None:
-            where = f"{place}:{error.problem_mark.line + 1}"
-        raise UsageError(f"{where}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{place}: not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
-
-
-def _refuse_aliases(text: str, place: str, lines: bool) -> None:
-    for event in yaml.parse(text, _Loader):
-        if isinstance(event, yaml.AliasEvent):
-            mark = event.start_mark
-            where = f"{place}:{mark.line + 1}" if lines and mark is not None else place
-            raise UsageError(
-                f"{where}: recipes have no anchors and aliases", hint="use extends: instead"
-            )
-
-
-def _collect_places(
-    node: yaml.Node, key: Key, place: str, lines: bool, places: dict[Key, str]
-) -> None:
-    """Record where every key path stands; a key written twice is an error."""
-
-    def at(node: yaml.Node) -> str:
-        return f"{place}:{node.start_mark.line + 1}" if lines else place
-
-    places.setdefault(key, at(node))
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            sub = (*key, name.value)
-            if sub in places:
-                raise UsageError(
-                    f"{at(name)}: {_dotted(sub)}: written twice, first at {places[sub]}"
-                )
-            places[sub] = at(name)
-            _collect_places(value, sub, place, lines, places)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect_places(value, (*key, index), place, lines, places)
-
-
 def _environment_keys(environment: Mapping[str, str]) -> list[tuple[str, Key]]:
     """Variables whose first word is a recipe key; others with our prefix are not ours."""
     found: list[tuple[str, Key]] = []
@@ -228,17 +130,17 @@ def _environment_keys(environment: Mapping[str, str]) -> list[tuple[str, Key]]:
     return found
 
 
-def _override(tree: _Tree, key: Key, value: _Tree) -> _Tree:
+def _override(tree: Tree, key: Key, value: Tree) -> Tree:
     """The tree with the value of one key replaced."""
     data = value.data
     for name in reversed(key):
         data = {name: data}
     places = {key[:depth]: value.places[()] for depth in range(1, len(key) + 1)}
     places |= {(*key, *sub): place for sub, place in value.places.items()}
-    return _merge(tree, _Tree(data, places))
+    return _merge(tree, Tree(data, places))
 
 
-def _merge(base: _Tree, top: _Tree) -> _Tree:
+def _merge(base: Tree, top: Tree) -> Tree:
     """`top` over `base`: mappings are merged, everything else is replaced."""
 
     def merge(old: Any, new: Any) -> Any:
@@ -248,10 +150,10 @@ def _merge(base: _Tree, top: _Tree) -> _Tree:
             return new  # another kind of teacher has other keys
         return old | {key: merge(old.get(key), value) for key, value in new.items()}
 
-    return _Tree(merge(base.data, top.data), base.places | top.places)
+    return Tree(merge(base.data, top.data), base.places | top.places)
 
 
-def _validate(tree: _Tree) -> Recipe:
+def _validate(tree: Tree) -> Recipe:
     try:
         return Recipe.model_validate(tree.data)
     except ValidationError as error:
@@ -259,7 +161,7 @@ def _validate(tree: _Tree) -> Recipe:
         raise UsageError("\n".join(dict.fromkeys(mistakes))) from error
 
 
-def _mistake(tree: _Tree, detail: dict[str, Any]) -> str:
+def _mistake(tree: Tree, detail: dict[str, Any]) -> str:
     """`place: key: what is wrong` for one pydantic error."""
     key = _real_key(tree.data, detail["loc"])
     place = next(tree.places[key[:n]] for n in range(len(key), -1, -1) if key[:n] in tree.places)
@@ -271,7 +173,7 @@ def _mistake(tree: _Tree, detail: dict[str, Any]) -> str:
         # pydantic lists the choices; a close one is worth naming.
         choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         message += did_you_mean(str(detail["input"]), choices)
-    return f"{place}: {_dotted(key) or 'recipe'}: {message}"
+    return f"{place}: {dotted(key) or 'recipe'}: {message}"
 
 
 def _real_key(data: Any, loc: Iterable[str | int]) -> Key:
@@ -305,10 +207,6 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for arg in getattr(annotation, "__args__", ()) for model in _models(arg)]
-
-
-def _dotted(key: Key) -> str:
-    return ".".join(map(str, key))
 
 
 def _kind(value: Any) -> str:

@@ -52,7 +52,8 @@ def test_every_mistake_names_its_line(tmp_path: Path) -> None:
     [
         ("seed: 1\ntrain: {epochs: 1}\nseed: 2\n", ":3: seed: written twice, first at"),
         ("seed: [1\n", ":2: not valid YAML"),
-        ("a: &x 1\nb: *x\n", ":2: recipes have no anchors and aliases"),
+        ("a: &x 1\nb: *x\n", ":2: anchors and aliases are not read here"),
+        ("? [a]\n: b\n", ":1: a key is one word"),
         ("- 1\n", ":1: a recipe is a mapping of keys, not a list"),
         ("generate: {teacher: {kind: openia}}\n", ":1: generate.teacher: "),
         ("train: {method: loar}\n", "or 'qlora', did you mean \"lora\"?"),
