@@ -2,8 +2,8 @@
 
 These texts are the source of `alpaca recipes schema` and of the key reference in the docs. Types
 are lax on purpose (`"1e-5"` is a number); unknown keys are errors. Reading a recipe from files,
-flags and the environment is `alpaca_cli.core.recipe`; the keys of `generate` and `train` have
-files of their own, `settings_generate` and `settings_train`.
+flags and the environment is `alpaca_cli.core.recipe`; the keys of `generate`, `train` and `eval`
+have files of their own, `settings_generate`, `settings_train` and `settings_eval`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from alpaca_cli.core.section import Section
+from alpaca_cli.core.settings_eval import Eval
 from alpaca_cli.core.settings_generate import Generate
 from alpaca_cli.core.settings_train import Train
 
@@ -86,22 +87,6 @@ class Stats(Section):
     nlp: str | None = None
     """A spaCy pipeline (an installed package or a folder) that parses instructions for their
     verbs and objects; by rule when not given. Needs the extra [nlp]."""
-
-
-class Eval(Section):
-    """Greedy answers on held-out examples, scored against the reference."""
-
-    data: str = "procedural"
-    """A file of examples, or `procedural`: unseen tasks of the embedded teacher's families."""
-
-    count: int = Field(440, ge=1)
-    """How many `procedural` examples to make."""
-
-    batch: int = Field(64, ge=1)
-    """Prompts answered at once."""
-
-    max_new_tokens: int = Field(256, ge=1)
-    """Longest answer, in tokens."""
 
 
 class Recipe(Section):
