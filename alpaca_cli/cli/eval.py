@@ -1,16 +1,14 @@
-"""`alpaca eval`: answers to held-out questions, scored against their references."""
+"""`alpaca eval`: answers to held-out questions, scored, compared, and judged in pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.columns import Columns
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 
+from alpaca_cli.cli.eval_view import show as show
+from alpaca_cli.cli.eval_view import show_votes
 from alpaca_cli.cli.options import (
     FreshOption,
     JsonOption,
@@ -20,14 +18,12 @@ from alpaca_cli.cli.options import (
     SetOption,
     freshness,
     open_session,
+    print_json,
     runs_folder,
 )
 
 if TYPE_CHECKING:
-    from alpaca_cli.stages.eval import Report
-
-ROWS = 14  # more families than this stand in two tables side by side
-SHOWN_MISSES = 3
+    from alpaca_cli.cli.options import Session
 
 
 def eval(
@@ -44,6 +40,52 @@ def eval(
             "--data", metavar="FILE|procedural", help="Examples, or the embedded teacher's tasks."
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="MODEL|FILE",
+            help="Compare with another model, or with a file of answers. Repeatable.",
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="MODEL", help="Judge answers in pairs by this model."),
+    ] = None,
+    judge_base_url: Annotated[
+        str | None,
+        typer.Option(
+            "--judge-base-url", metavar="URL", help="Its OpenAI-compatible endpoint (OpenAI's)."
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option("--max-cost", metavar="USD", help="Budget of the judge; needs its price."),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gate", metavar="EXPR", help="E.g. 'exact_match >= 0.6'; exit 5 if not. Repeatable."
+        ),
+    ] = None,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option(
+            "--lm-eval",
+            metavar="TASK[,TASK]",
+            help="Also run tasks of lm-evaluation-harness, by name or YAML file.",
+        ),
+    ] = None,
+    votes: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--votes", metavar="FILE", help="Only count these votes of people (JSONL). Repeatable."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="HTML", help="All of it as one page."),
+    ] = None,
     recipe: RecipeOption = None,
     run: RunOption = None,
     sets: SetOption = None,
@@ -51,94 +93,84 @@ def eval(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Score greedy answers by exact match and ROUGE-L, overall and by family.
+    """Score greedy answers by exact match and ROUGE-L, compare models, judge them in pairs.
 
     Without -r and --run: the run that MODEL is part of, else the newest finished run. Results
     are in its eval folder, with --data in eval-<name of the data>; a model that is part of no
     run gets runs/eval-<name>.
     """
+    if votes:
+        _count_votes(votes, json)
+        return
+    from alpaca_cli.core.errors import UsageError
     from alpaca_cli.stages import eval as stage
 
-    flags = {"eval.data": ("--data", data)}
-    if recipe is None:
-        place = stage.place(model, run, runs_folder())
-        stored = None if place.recipe is None else str(place.recipe)
-        session = open_session(
-            stored, place.run, sets, json=json, quiet=quiet, flags=flags, name="eval"
-        )
-        if run is None and model is None:
-            session.progress.info(f"run: {place.run} (the newest finished one)")
-    else:
-        stored = None
-        session = open_session(recipe, run, sets, json=json, quiet=quiet, flags=flags)
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{output}: the page is HTML", hint="use a name ending in .html")
+    flags: dict[str, tuple[str, Any]] = {
+        "eval.data": ("--data", data),
+        "eval.against": ("--against", against or None),
+        "eval.judge.teacher.model": ("--judge", judge),
+        "eval.judge.teacher.base_url": ("--judge-base-url", judge_base_url),
+        "eval.judge.max_cost": ("--max-cost", max_cost),
+        "eval.gates": ("--gate", gate or None),
+    }
+    if any(given is not None for given in (judge, judge_base_url, max_cost)):
+        # First, because another kind of teacher would take its other keys with it.
+        sets = ["eval.judge.teacher.kind=openai", *(sets or ())]
+    session, stored = _session(model, recipe, run, sets, flags, json, quiet)
     # A run that brings its own recipe keeps it: an evaluation must not rewrite how it was made.
     with session.run.lock() if stored else session.locked():
-        report = stage.run(
+        report, problem = stage.measure(
             session.recipe,
             session.run,
             session.progress,
             fresh=freshness(fresh),
             model=model,
             into=stage.results_folder(session.run.path, model, data),
+            page=output,
+            benchmarks=[task.strip() for task in (lm_eval or "").split(",") if task.strip()],
         )
-    session.finish(report, show(report), f"alpaca chat {model or session.run.path}")
+    next_command = "" if problem else f"alpaca chat {model or session.run.path}"
+    session.finish(report, show(report), next_command)
+    if problem is not None:
+        raise problem
 
 
-def show(report: Report) -> RenderableType:
-    """The report for people."""
-    low, high = report.exact_match_interval
-    lines: list[RenderableType] = [
-        f"[bold]exact match {report.exact_match:.1%}[/] ({low:.1%} to {high:.1%} at 95 %) · "
-        f"ROUGE-L {report.rouge_l:.3f} · {report.questions:,} questions",
-        f"[dim]{escape(report.model)} on {escape(report.data)}[/]",
-    ]
-    for name, part in (("seen", report.seen_phrasings), ("unseen", report.unseen_phrasings)):
-        if part is not None:
-            lines.append(f"{name} phrasings: {part['exact_match']:.1%} of {part['n']:,}")
-    if report.by_family:
-        lines += ["", _families(report.by_family)]
-        lines.append(f"{report.families_at_90} of {len(report.by_family)} families at 90 % or more")
-    if report.without_reference:
-        lines.append(
-            f"[yellow]{report.without_reference:,} of {report.rows:,} rows left out: no output[/]"
-        )
-    if report.cut:
-        lines.append(
-            f"[yellow]{report.cut:,} of {report.questions:,} answers cut at the token limit[/]"
-        )
-    for miss in report.misses[:SHOWN_MISSES]:
-        lines.append(_miss(miss))
-    return Group(*lines)
+def _session(
+    model: str | None,
+    recipe: str | None,
+    run: Path | None,
+    sets: list[str] | None,
+    flags: dict[str, tuple[str, Any]],
+    json: bool,
+    quiet: bool,
+) -> tuple[Session, bool]:
+    """The session, and whether its recipe is the run's own stored one."""
+    if recipe is not None:
+        return open_session(recipe, run, sets, json=json, quiet=quiet, flags=flags), False
+    from alpaca_cli.stages import eval as stage
 
-
-def _families(by_family: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    """Tables side by side, best families first."""
-    best = sorted(by_family.items(), key=lambda item: (-item[1]["exact_match"], item[0]))
-    rows = len(best) if len(best) <= ROWS else (len(best) + 1) // 2
-    tables = []
-    for start in range(0, len(best), rows):
-        table = Table("family", box=None, header_style="dim", pad_edge=False)
-        for heading in ("n", "exact", "ROUGE-L"):
-            table.add_column(heading, justify="right")
-        for name, part in best[start : start + rows]:
-            share = part["exact_match"]
-            color = "green" if share >= 0.9 else "red" if share < 0.5 else "yellow"
-            table.add_row(
-                escape(name), str(part["n"]), f"[{color}]{share:.0%}[/]", f"{part['rouge_l']:.2f}"
-            )
-        tables.append(table)
-    return Columns(tables, padding=(0, 4))
-
-
-def _miss(miss: Mapping[str, Any]) -> str:
-    def line(text: str) -> str:
-        flat = " ".join(
-            "".join(each for each in text if each.isprintable() or each.isspace()).split()
-        )
-        return escape(flat if len(flat) <= 160 else f"{flat[:159]}…")
-
-    asked = line(miss["instruction"]) + (f" · {line(miss['input'])}" if miss["input"] else "")
-    return (
-        f"\n[dim]asked   [/] {asked}\n[dim]expected[/] {line(miss['expected'])}\n"
-        f"[dim]answered[/] {line(miss['answer'])}"
+    place = stage.place(model, run, runs_folder())
+    stored = None if place.recipe is None else str(place.recipe)
+    session = open_session(
+        stored, place.run, sets, json=json, quiet=quiet, flags=flags, name="eval"
     )
+    if run is None and model is None:
+        session.progress.info(f"run: {place.run} (the newest finished one)")
+    return session, stored is not None
+
+
+def _count_votes(files: list[Path], json: bool) -> None:
+    """What people's votes add up to; nothing else is done."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from alpaca_cli.stages.eval_votes import run
+
+    found = run(files)
+    if json:
+        print_json(asdict(found))
+    else:
+        Console(highlight=False).print(show_votes(found))

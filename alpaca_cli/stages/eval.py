@@ -1,10 +1,14 @@
-"""The eval stage: greedy answers to held-out questions, scored against their references.
+"""The eval stage: greedy answers to held-out questions, scored, compared and judged.
 
     train/final + a file of examples or unseen tasks
     -> eval/data.jsonl, eval/answers.jsonl (append-only), eval/report.json
+       eval/comparison.jsonl    question by question: everyone's answers, scores and verdicts
+       eval/answers-….jsonl     of each opponent; eval/judge.jsonl, the judge's journal
+       eval/report.html         with opponents: all of it on one page
 
-Killed at any instant, the same command asks only what has no answer yet, in the same batches, and
-ends with the same report. Exact match and ROUGE-L say whether an answer is the reference, not
+Killed at any instant, the same command asks only what has no answer or verdict yet, in the same
+batches, and ends with the same report. What is compared, who judges and the gates can change
+without asking anything again. Exact match and ROUGE-L say whether an answer is the reference, not
 whether it is good: where many answers are right they say little.
 """
 
@@ -12,71 +16,58 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from alpaca_cli.core.errors import DataError
-from alpaca_cli.core.files import digest, read_json, write_json, write_jsonl
-from alpaca_cli.core.journal import Journal
+from alpaca_cli.core.errors import DataError, UsageError
+from alpaca_cli.core.files import (
+    digest,
+    disk_error,
+    read_json,
+    read_jsonl,
+    sync_folder,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import Fresh, RunFolder, StageFolder, newest_model
-from alpaca_cli.core.settings import Eval, Recipe
+from alpaca_cli.core.settings import Recipe
+from alpaca_cli.core.settings_eval import Eval
 from alpaca_cli.core.settings_generate import ProceduralTeacher
-from alpaca_cli.data.formats import HUB, read_examples
+from alpaca_cli.data.eval_html import render
+from alpaca_cli.data.formats import HUB
+from alpaca_cli.data.pairwise import VerdictBuilder
 from alpaca_cli.data.procedural import family_names
-from alpaca_cli.data.rouge import tokenize
-from alpaca_cli.model.locate import find_model, run_of, weight_files
+from alpaca_cli.model.locate import find_model, run_of
+from alpaca_cli.stages.eval_answers import Contender, all_answers, evaluated, opponents
+from alpaca_cli.stages.eval_benchmarks import Benchmark, benchmarked, parse_benchmarks
+from alpaca_cli.stages.eval_comparison import pairs, rows, scores_of
+from alpaca_cli.stages.eval_gates import Gate, check_gates, parse_gates, refuse
+from alpaca_cli.stages.eval_report import (
+    Report as Report,
+)
+from alpaca_cli.stages.eval_report import (
+    opponents_figures,
+    own_figures,
+    preference_figures,
+    warn,
+)
+from alpaca_cli.stages.pairwise import JOURNAL, Judged, about, judge
 from alpaca_cli.stages.questions import (
-    Question,
     merge,
     pair,
+    read_questions,
     trained_pairs,
     training_files,
     unseen_tasks,
 )
-from alpaca_cli.stages.scoring import Score, Summary, by_group, score_answers, summarize
+from alpaca_cli.stages.scoring import Bootstrap
 
 PROCEDURAL = "procedural"
-MISSES = 10  # wrong answers shown in the report
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was measured; also the content of `report.json`.
-
-    Attributes:
-        model: relative to the run where it is part of it.
-        rows: rows of the data; rows that ask the same are one question.
-        without_reference: rows left out because they have no answer to compare with.
-        in_training: questions whose instruction and input are in the run's training data.
-        exact_match_interval: Wilson's, at 95 %.
-        by_family: family or category -> the four figures; empty where rows name none.
-        families_at_90: families with an exact match of 0.9 and more.
-        seen_phrasings, unseen_phrasings: the four figures of questions whose wordings training
-            data may and never does use; None where rows do not say.
-        cut: answers that max_new_tokens or the context ended.
-        too_long: questions that do not fit into the model's context; their answers are empty.
-        misses: wrong answers, of different families where rows name them.
-    """
-
-    model: str
-    data: str
-    rows: int
-    without_reference: int
-    questions: int
-    in_training: int
-    exact_match: float
-    exact_match_interval: Sequence[float]
-    rouge_l: float
-    by_family: Mapping[str, Mapping[str, Any]]
-    families_at_90: int
-    seen_phrasings: Mapping[str, Any] | None
-    unseen_phrasings: Mapping[str, Any] | None
-    cut: int
-    too_long: int
-    misses: Sequence[Mapping[str, Any]]
+OUTPUTS = ["data.jsonl", "answers.jsonl", "comparison.jsonl", "report.json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +96,9 @@ def place(model: str | None, run: Path | None, runs: Path) -> Place:
             run = runs / f"eval-{Path(model).resolve().name}"
     assert run is not None
     recipe = run / "recipe.yaml"
-    return Place(run, recipe if recipe.is_file() else None)
+    # A folder that holds evaluations only has the flags of the last one as its recipe.
+    walked = any((run / stage).is_dir() for stage in ("seed", "generate", "dedup", "train"))
+    return Place(run, recipe if walked and recipe.is_file() else None)
 
 
 def results_folder(run: Path, model: str | None, data: str | None) -> str:
@@ -133,87 +126,193 @@ def run(
     model: str | None = None,
     into: str = "eval",
 ) -> Report:
-    """Answer and score; the stored report when that is up to date.
+    """Answer, score, compare; the stored report when that is up to date. See `measure`.
+
+    Raises:
+        GateFailed: a gate of the recipe does not hold; the report is written.
+        BudgetStop, TeacherError, TryAgain: the judge was stopped; what it said is kept.
+    """
+    report, problem = measure(recipe, run, progress, fresh=fresh, model=model, into=into)
+    if problem is not None:
+        raise problem
+    return report
+
+
+def measure(
+    recipe: Recipe,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    fresh: Fresh = "never",
+    model: str | None = None,
+    into: str = "eval",
+    page: Path | None = None,
+    benchmarks: Sequence[str] = (),
+) -> tuple[Report, BaseException | None]:
+    """The report, and what is wrong although there is one: a stopped judge, or a failed gate.
 
     Args:
         model: a model folder, run or hub id; the run's own final model when None.
         into: the folder in the run that the results go to; see `results_folder`.
+        page: where an HTML report goes, beside the one in the eval folder.
+        benchmarks: tasks of lm-evaluation-harness, by name or as YAML files.
 
     Raises:
-        DataError: no model or no data, or no row of it has a reference.
-        UsageError: the stage was made from something else.
+        DataError: no model or no data, or no row of it has a reference and nobody is compared.
+        UsageError: the stage was made from something else, or a gate is on no figure.
     """
     settings = recipe.eval or Eval()
-    folder, name = _model(run, model)
-    training = training_files(run)
+    gates = parse_gates(settings.gates, [each.name for each in fields(Report)])
+    if settings.judge is not None and not settings.against:
+        raise UsageError(
+            "eval.judge: a judge compares two answers, and there is only one",
+            hint="name who else answers: --against MODEL, or a file of answers",
+        )
+    first = evaluated(run, model)
+    others = opponents(run, first, settings.against)
     stage = run.stage(into)
-    families = _families(recipe)
-    stamp = {"model": name, **_stamp(settings, recipe.seed, families)}
-    inputs = {**_model_files(folder), **training}
-    if settings.data != PROCEDURAL and not settings.data.startswith(HUB):
-        inputs["eval.data"] = Path(settings.data)
-    if (stored := stage.open(stamp, inputs, fresh=fresh)) is not None:
+    job = _Job(recipe, settings, run, stage, first, others, parse_benchmarks(benchmarks))
+    stamp, inputs = job.stamp(), job.inputs()
+    stored = stage.open(stamp, inputs, fresh=fresh)
+    problem: BaseException | None = None
+    if stored is not None and stored.get("measured_with") == job.measured_with():
         progress.info(f"eval: up to date in {stage.path}")
-        return Report(**stored)
-    seen = trained_pairs(training.values())
-    examples = _examples(settings, recipe.seed, seen, families, progress)
-    if "eval.data" in inputs and _trained_on(run, inputs["eval.data"]):
+        report = Report(**stored)
+    else:
+        _unfinish(stage)
+        report, problem = _measured(job, stamp, inputs, progress)
+        if problem is None:
+            stage.finish(asdict(report), stamp, inputs, OUTPUTS)
+    if page is not None:
+        write_text(page, _page(report, stage))
+        progress.info(f"page: {page}")
+    return _gated(report, problem, gates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One evaluation: who is asked what, and where it goes."""
+
+    recipe: Recipe
+    settings: Eval
+    run: RunFolder
+    stage: StageFolder
+    first: Contender
+    others: Sequence[Contender]
+    benchmarks: Sequence[Benchmark]
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The embedded teacher's families that the run's teacher draws from."""
+        teacher = self.recipe.generate.teacher
+        return family_names(teacher.families if isinstance(teacher, ProceduralTeacher) else ())
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        return Bootstrap(self.settings.resamples, self.recipe.seed)
+
+    def stamp(self) -> dict[str, Any]:
+        """What decides which questions are asked and how long answers may be."""
+        settings = self.settings
+        chosen = {"data": settings.data, "max_new_tokens": settings.max_new_tokens}
+        if settings.data != PROCEDURAL:
+            return {"model": self.first.name, "eval": chosen}
+        asked = {"count": settings.count, "families": list(self.families)}
+        return {"model": self.first.name, "seed": self.recipe.seed, "eval": {**chosen, **asked}}
+
+    def inputs(self) -> dict[str, Path]:
+        """The files that this depends on in the same way."""
+        inputs = {**self.first.inputs, **training_files(self.run)}
+        if self.settings.data != PROCEDURAL and not self.settings.data.startswith(HUB):
+            inputs["eval.data"] = Path(self.settings.data)
+        return inputs
+
+    def measured_with(self) -> dict[str, Any]:
+        """What can change without asking the model anything again."""
+        judge = self.settings.judge
+        price = None if judge is None else judge.teacher.price
+        return {
+            "resamples": self.settings.resamples,
+            "seed": self.recipe.seed,
+            "against": {each.name: each.digest for each in self.others},
+            "judge": None if judge is None else VerdictBuilder(judge.teacher).digest,
+            "price": None if price is None else price.model_dump(mode="json"),
+            "lm_eval": {each.name: each.digest for each in self.benchmarks},
+        }
+
+
+def _measured(
+    job: _Job, stamp: Mapping[str, Any], inputs: Mapping[str, Path], progress: Progress
+) -> tuple[Report, BaseException | None]:
+    """Ask for what is missing, and write every output but `done.json`."""
+    settings, stage, bootstrap = job.settings, job.stage, job.bootstrap
+    seen = trained_pairs(training_files(job.run).values())
+    examples = _examples(job, seen, progress)
+    if "eval.data" in inputs and _trained_on(job.run, inputs["eval.data"]):
         seen |= {pair(each.instruction, each.input) for each in examples}
-    questions, without_reference = merge(examples)
+    questions, without_reference = merge(examples, unreferenced=bool(job.others))
     if not questions:
-        raise DataError(f"{settings.data}: no row has an output to compare with")
+        raise DataError(
+            f"{settings.data}: no row has an output to compare with",
+            hint="answers without references can be compared with others': --against",
+        )
     stage.begin(stamp, inputs)
     write_jsonl(stage / "data.jsonl", (example.to_row() for example in examples))
-    answered = _answered(stage, questions, settings, folder, name, progress)
-    scores = score_answers(
-        [answered[index]["answer"] for index in range(len(questions))],
-        [question.references for question in questions],
+    answers = all_answers(stage, [job.first, *job.others], questions, settings, progress)
+    scores = {name: scores_of(questions, found) for name, found in answers.items()}
+    others = {each.name: answers[each.name] for each in job.others}
+    judged: list[Judged] = []
+    told, problem = None, None
+    if settings.judge is not None:
+        asked = pairs(questions, answers[job.first.name], others)
+        work, problem = judge(settings.judge, asked, stage / JOURNAL, progress)
+        judged, told = work.results(), about(work, settings.judge)
+    report = Report(
+        model=job.first.name,
+        data=settings.data,
+        rows=len(examples),
+        without_reference=without_reference,
+        **own_figures(questions, answers[job.first.name], scores[job.first.name], seen, bootstrap),
+        against=opponents_figures(questions, answers, scores, bootstrap),
+        pairwise=preference_figures(questions, judged, bootstrap),
+        judge=told,
+        lm_eval=benchmarked(stage, job.first, job.benchmarks, progress),
+        measured_with=job.measured_with(),
     )
-    report = _report(questions, answered, scores, name, settings.data, seen)
-    report = {"rows": len(examples), "without_reference": without_reference, **report}
-    _warn(report, questions, progress)
-    write_json(stage / "report.json", report)
-    stage.finish(report, stamp, inputs, ["data.jsonl", "answers.jsonl", "report.json"])
-    return Report(**report)
+    warn(report, questions, progress)
+    write_jsonl(stage / "comparison.jsonl", rows(questions, answers, scores, judged))
+    write_json(stage / "report.json", asdict(report))
+    if job.others:
+        write_text(stage / "report.html", _page(report, stage))
+    return report, problem
 
 
-def _families(recipe: Recipe) -> tuple[str, ...]:
-    """The embedded teacher's families that the run's teacher draws from."""
-    teacher = recipe.generate.teacher
-    return family_names(teacher.families if isinstance(teacher, ProceduralTeacher) else ())
+def _gated(
+    report: Report, problem: BaseException | None, gates: Sequence[Gate]
+) -> tuple[Report, BaseException | None]:
+    """The report with its gates; a stopped judge outranks a failed gate."""
+    try:
+        results = check_gates(gates, asdict(report))
+    except UsageError:
+        if problem is None:
+            raise
+        results = []  # what was stopped may lack the figure
+    return replace(report, gates=results), problem or refuse(results)
 
 
-def _stamp(settings: Eval, seed: int, families: Sequence[str]) -> dict[str, Any]:
-    """The keys that decide what is asked and how long answers may be."""
-    chosen = {"eval": {"data": settings.data, "max_new_tokens": settings.max_new_tokens}}
-    if settings.data != PROCEDURAL:
-        return chosen
-    asked = {"count": settings.count, "families": list(families)}
-    return {"seed": seed, "eval": {**chosen["eval"], **asked}}
+def _page(report: Report, stage: StageFolder) -> str:
+    return render(asdict(report), [row for _, row in read_jsonl(stage / "comparison.jsonl")])
 
 
-def _model(run: RunFolder, model: str | None) -> tuple[Path, str]:
-    """The model's folder and what to call it: relative to the run where it is inside."""
-    if model is None:
-        final = run.path / "train" / "final"
-        if not final.is_dir():
-            raise DataError(
-                f"{run.path}: no trained model in this run",
-                hint="train one with alpaca train, or name a MODEL",
-            )
-        folder, name = find_model(str(final)), str(final)
-    else:
-        folder, name = find_model(model), model
-    absolute, home = folder.resolve(), run.path.resolve()
-    return folder, str(absolute.relative_to(home)) if absolute.is_relative_to(home) else name
-
-
-def _model_files(folder: Path) -> dict[str, Path]:
-    """The files whose content tells one model from another."""
-    done = folder.parent / "done.json"
-    if folder.name == "final" and done.is_file():
-        return {"train/done.json": done}  # far smaller than weights, and written once per model
-    return {file.name: file for file in weight_files(folder)}
+def _unfinish(stage: StageFolder) -> None:
+    """Take the mark of being finished away, before outputs are written anew."""
+    done = stage / "done.json"
+    try:
+        if done.is_file():
+            done.unlink()
+            sync_folder(stage.path)
+    except OSError as error:
+        raise disk_error(error, done) from error
 
 
 def _trained_on(run: RunFolder, data: Path) -> bool:
@@ -223,142 +322,15 @@ def _trained_on(run: RunFolder, data: Path) -> bool:
     return digest(data) in trained.values()
 
 
-def _examples(
-    settings: Eval,
-    seed: int,
-    seen: set[tuple[str, str]],
-    families: Sequence[str],
-    progress: Progress,
-) -> list[Example]:
+def _examples(job: _Job, seen: set[tuple[str, str]], progress: Progress) -> list[Example]:
+    settings = job.settings
     if settings.data != PROCEDURAL:
-        return read_examples([settings.data])
+        return read_questions(settings.data)
     if not seen:
         progress.warn("this run has no training data: every procedural task counts as unseen")
-    tasks = unseen_tasks(settings.count, seed, seen, families)
+    tasks = unseen_tasks(settings.count, job.recipe.seed, seen, job.families)
     if len(tasks) < settings.count:
         progress.warn(
             f"only {len(tasks):,} of {settings.count:,} tasks: some families have no more"
         )
     return tasks
-
-
-def _answered(
-    stage: StageFolder,
-    questions: Sequence[Question],
-    settings: Eval,
-    folder: Path,
-    name: str,
-    progress: Progress,
-) -> dict[int, dict[str, Any]]:
-    """Index -> row of answers.jsonl for every question, asking what has no answer yet."""
-    with Journal(stage / "answers.jsonl") as journal:
-        rows = {row["index"]: row for row in journal}
-        if len(rows) == len(questions):
-            return rows
-        from alpaca_cli.model.loading import load_student
-        from alpaca_cli.model.sampling import answers
-
-        progress.info(f"eval: {name} on {len(questions):,} questions")
-        student = load_student(folder, name)
-        for warning in student.warnings:
-            progress.warn(warning)
-        asked = [(question.instruction, question.input) for question in questions]
-        with progress.task("answering", total=len(questions)) as task:
-            task.set(len(rows))
-            for batch in answers(
-                student,
-                asked,
-                max_new_tokens=settings.max_new_tokens,
-                batch=settings.batch,
-                done=rows.keys(),
-            ):
-                new = [_row(questions[answer.index], asdict(answer)) for answer in batch]
-                journal.append(new)
-                rows |= {row["index"]: row for row in new}
-                task.set(len(rows))
-    return rows
-
-
-def _row(question: Question, answer: dict[str, Any]) -> dict[str, Any]:
-    """A line of answers.jsonl: the question beside the answer, for people who read it."""
-    return {
-        "index": answer["index"],
-        "instruction": question.instruction,
-        "input": question.input,
-        "references": question.references,
-        "answer": answer["text"],
-        "finish_reason": answer["finish_reason"],
-        "prompt_tokens": answer["prompt_tokens"],
-        "completion_tokens": answer["tokens"],
-    }
-
-
-def _report(
-    questions: Sequence[Question],
-    answered: Mapping[int, Mapping[str, Any]],
-    scores: Sequence[Score],
-    model: str,
-    data: str,
-    seen: set[tuple[str, str]],
-) -> dict[str, Any]:
-    """The report's fields that come from answers and scores, JSON-able."""
-    scored = list(zip(questions, scores, strict=True))
-    families = by_group((question.family, score) for question, score in scored if question.family)
-    reasons = [answered[index]["finish_reason"] for index in range(len(questions))]
-    overall = summarize(scores)
-    return {
-        "model": model,
-        "data": data,
-        "questions": len(questions),
-        "in_training": sum(pair(each.instruction, each.input) in seen for each in questions),
-        "exact_match": overall.exact_match,
-        "exact_match_interval": list(overall.exact_match_interval),
-        "rouge_l": overall.rouge_l,
-        "by_family": {name: _figures(summary) for name, summary in families.items()},
-        "families_at_90": sum(summary.exact_match >= 0.9 for summary in families.values()),
-        "seen_phrasings": _part(scored, held_out=False),
-        "unseen_phrasings": _part(scored, held_out=True),
-        "cut": reasons.count("length"),
-        "too_long": reasons.count("prompt_too_long"),
-        "misses": _misses(scored, answered),
-    }
-
-
-def _misses(
-    scored: Sequence[tuple[Question, Score]], answered: Mapping[int, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """The first wrong answer of each family, at most MISSES; without families, the first ones."""
-    found: dict[str, dict[str, Any]] = {}
-    for index, (question, score) in enumerate(scored):
-        key = question.family or str(index)
-        if not score.exact and key not in found and len(found) < MISSES:
-            found[key] = {
-                "instruction": question.instruction,
-                "input": question.input,
-                "expected": question.references[0],
-                "answer": answered[index]["answer"],
-                "family": question.family,
-            }
-    return list(found.values())
-
-
-def _part(scored: Sequence[tuple[Question, Score]], *, held_out: bool) -> dict[str, Any] | None:
-    chosen = [score for question, score in scored if question.held_out is held_out]
-    return _figures(summarize(chosen)) if chosen else None
-
-
-def _figures(summary: Summary) -> dict[str, Any]:
-    return {**asdict(summary), "exact_match_interval": list(summary.exact_match_interval)}
-
-
-def _warn(report: Mapping[str, Any], questions: Sequence[Question], progress: Progress) -> None:
-    """What makes the figures mean less than they seem to."""
-    if report["in_training"]:
-        progress.warn(f"questions that are in the run's training data: {report['in_training']:,}")
-    if report["too_long"]:
-        progress.warn(f"questions too long for the model, not asked: {report['too_long']:,}")
-    wordless = sum(
-        not any(tokenize(each, "rouge") for each in question.references) for question in questions
-    )
-    if wordless > 0.05 * len(questions):
-        progress.warn(f"references without a-z or 0-9, whose ROUGE-L is always 0: {wordless:,}")

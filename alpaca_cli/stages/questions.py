@@ -1,24 +1,31 @@
 """What `alpaca eval` asks: examples of a file, or unseen tasks of the embedded teacher.
 
-A question is an instruction with an input and the answers that count as right. Asking and
-scoring are the business of `alpaca_cli.stages.eval`.
+A question is an instruction with an input and the answers that count as right, of which there may
+be none when answers are compared with each other. Asking and scoring are the business of
+`alpaca_cli.stages.eval`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from alpaca_cli.core.records import Example
+from alpaca_cli.core.errors import DataError
+from alpaca_cli.core.records import Example, example_from_row
 from alpaca_cli.core.runfolder import RunFolder
-from alpaca_cli.data.formats import read_examples
+from alpaca_cli.data.formats import HUB, read_examples
 from alpaca_cli.data.procedural import draw
 from alpaca_cli.data.texts import plain
 
 HELD_OUT_EVERY = 3  # one task in three has a held-out wording
 TRIES = 200  # draws for one unseen task before a family counts as exhausted
+# Fields that name the group of a row; the last one is that of the self-instruct evaluation tasks.
+GROUPS = ("family", "category", "motivation_app")
+ANSWERED = ("output", "messages", "instances")  # a row with one of these has an answer
 
 
 @dataclass(slots=True)
@@ -91,13 +98,51 @@ def _fresh(
                 break
 
 
-def merge(examples: Sequence[Example]) -> tuple[list[Question], int]:
-    """Questions in order, and how many rows were left out for having no reference."""
+def read_questions(source: str) -> list[Example]:
+    """The examples of a file, or those of a file of bare questions, with empty outputs.
+
+    Bare questions are JSON or JSONL objects with `instruction` and perhaps `input`, of which none
+    has an answer.
+
+    Raises:
+        DataError: it is missing, malformed, or holds nothing.
+    """
+    if source.startswith(HUB) or (rows := _bare_rows(Path(source))) is None:
+        return read_examples([source])
+    examples = []
+    for number, row in enumerate(rows, 1):
+        try:
+            examples.append(example_from_row({**row, "output": ""}))
+        except ValueError as error:
+            raise DataError(f"{source}#{number}: {error}") from error
+    return examples
+
+
+def _bare_rows(path: Path) -> list[Mapping[str, Any]] | None:
+    """The rows of a file in which no row has an answer; None for every other file."""
+    try:
+        text = path.read_text("utf-8-sig")
+        is_list = text.lstrip()[:1] == "["
+        lines = (line for line in text.split("\n") if line.strip())
+        rows = json.loads(text) if is_list else [json.loads(line) for line in lines]
+    except (OSError, ValueError):  # what is wrong with it is said by who reads examples
+        return None
+    bare = all(isinstance(row, Mapping) and not set(ANSWERED) & row.keys() for row in rows)
+    return rows if rows and bare else None
+
+
+def merge(examples: Sequence[Example], *, unreferenced: bool = False) -> tuple[list[Question], int]:
+    """Questions in order, and how many rows have no reference.
+
+    Args:
+        unreferenced: keep questions without a reference, too: for comparing answers.
+    """
     questions: dict[tuple[str, str], Question] = {}
-    left_out = 0
+    without = 0
     for example in examples:
-        if not example.output.strip():
-            left_out += 1
+        blank = not example.output.strip()
+        without += blank
+        if blank and not unreferenced:
             continue
         question = questions.setdefault(
             (example.instruction, example.input),
@@ -108,13 +153,14 @@ def merge(examples: Sequence[Example]) -> tuple[list[Question], int]:
                 held_out=_held_out(example),
             ),
         )
-        question.references.append(example.output)
-    return list(questions.values()), left_out
+        if not blank:
+            question.references.append(example.output)
+    return list(questions.values()), without
 
 
 def _family(example: Example) -> str:
     known = {**example.extra, **example.meta}
-    named = (known.get(name) for name in ("family", "category"))
+    named = (known.get(name) for name in GROUPS)
     return next((name for name in named if isinstance(name, str) and name), "")
 
 

@@ -1,14 +1,17 @@
-"""Scores of answers against references: exact match, ROUGE-L, and how sure a share is.
+"""Scores of answers against references: exact match and ROUGE-L, with their intervals.
 
 Plain functions and small records; where answers come from is not known here.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import fmean
+
+from alpaca_cli.core.intervals import mean_interval, wilson_interval
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,27 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """How means are resampled: how often, and from which seed."""
+
+    resamples: int
+    seed: int
+
+    def interval(self, values: Sequence[float]) -> Interval:
+        """The 95 % interval for the mean of some questions' values, to four places."""
+        low, high = mean_interval(values, self.resamples, self.seed)
+        return round(low, 4), round(high, 4)
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """Means over `n` scores. `exact_match_interval` is Wilson's, at 95 %."""
+    """Means over `n` scores, with intervals at 95 %: Wilson's, and a bootstrap of the questions."""
 
     n: int
     exact_match: float
-    exact_match_interval: tuple[float, float]
+    exact_match_interval: Interval
     rouge_l: float
+    rouge_l_interval: Interval
 
 
 def score_answers(answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
@@ -48,37 +65,26 @@ def score_answers(answers: Sequence[str], references: Sequence[Sequence[str]]) -
     ]
 
 
-def summarize(scores: Sequence[Score]) -> Summary:
-    """Means and interval of at least one score, rounded to four places."""
+def summarize(scores: Sequence[Score], bootstrap: Bootstrap) -> Summary:
+    """Means and intervals of at least one score, rounded to four places."""
     hits = sum(score.exact for score in scores)
     low, high = wilson_interval(hits, len(scores))
+    found = [score.rouge_l for score in scores]
     return Summary(
         n=len(scores),
         exact_match=round(hits / len(scores), 4),
         exact_match_interval=(round(low, 4), round(high, 4)),
-        rouge_l=round(fmean(score.rouge_l for score in scores), 4),
+        rouge_l=round(fmean(found), 4),
+        rouge_l_interval=bootstrap.interval(found),
     )
 
 
-def by_group(scores: Iterable[tuple[str, Score]]) -> Mapping[str, Summary]:
+def by_group(scores: Iterable[tuple[str, Score]], bootstrap: Bootstrap) -> Mapping[str, Summary]:
     """A summary for each named group, by name."""
     groups: dict[str, list[Score]] = {}
     for name, score in scores:
         groups.setdefault(name, []).append(score)
-    return {name: summarize(groups[name]) for name in sorted(groups)}
-
-
-def wilson_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a share of `hits` in `n` > 0.
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
-    JASA 22 (1927).
-    """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = hits / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return {name: summarize(groups[name], bootstrap) for name in sorted(groups)}
 
 
 def plain(text: str) -> str:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from alpaca_cli.cli.eval import show
@@ -21,11 +19,12 @@ from alpaca_cli.core.files import write_jsonl
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import RunFolder
-from alpaca_cli.core.settings import Eval, Recipe
+from alpaca_cli.core.settings import Recipe
+from alpaca_cli.core.settings_eval import Eval
 from alpaca_cli.data.procedural import families, family_names
 from alpaca_cli.stages import eval as stage
+from alpaca_cli.stages import eval_report
 from alpaca_cli.stages.questions import merge, pair, unseen_tasks
-from alpaca_cli.stages.scoring import by_group, score_answers, summarize, wilson_interval
 from tests.processes import kill_when, lines, run, start
 from tests.tiny import save_tiny_model
 
@@ -53,32 +52,7 @@ def reported(folder: Path) -> dict[str, Any]:
     return report
 
 
-# --- figures -------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_solves_wilsons_equation(case: tuple[int, int]) -> None:
-    hits, n = case
-    for end in wilson_interval(hits, n):
-        # Its ends are the shares p for which |hits/n - p| is z standard errors of p.
-        error = (hits / n - end) ** 2 - 1.959963984540054**2 * end * (1 - end) / n
-        assert abs(error) < 1e-9
-    low, high = wilson_interval(hits, n)
-    assert 0 <= low <= hits / n + 1e-12
-    assert hits / n - 1e-12 <= high <= 1
-
-
-def test_scores_are_exact_match_and_rouge_l_of_the_best_reference() -> None:
-    scores = score_answers(
-        ["  four\n", "the cat sat", "Four", "no"],
-        [["4", "four"], ["a dog", "the cat"], ["four"], ["yes"]],
-    )
-    assert [score.exact for score in scores] == [1, 0, 0, 0]
-    assert [score.rouge_l for score in scores] == pytest.approx([1, 0.8, 1, 0])
-    summary = summarize(scores)
-    assert (summary.n, summary.exact_match, summary.rouge_l) == (4, 0.25, 0.7)
-    groups = by_group(zip("baab", scores, strict=True))
-    assert {name: part.exact_match for name, part in groups.items()} == {"a": 0, "b": 0.5}
+# --- questions -----------------------------------------------------------------------------------
 
 
 def test_rows_that_ask_the_same_are_one_question() -> None:
@@ -139,7 +113,7 @@ def test_procedural_questions_of_a_run(model: Path, tmp_path: Path, progress: Pr
     assert report.unseen_phrasings is not None
     assert report.seen_phrasings["n"] + report.unseen_phrasings["n"] == report.questions
     assert sum(part["n"] for part in report.by_family.values()) == report.questions
-    assert len({miss["family"] for miss in report.misses}) == stage.MISSES
+    assert len({miss["family"] for miss in report.misses}) == eval_report.MISSES
 
     shown = io.StringIO()
     Console(file=shown, width=80).print(show(report))

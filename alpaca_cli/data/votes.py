@@ -1,0 +1,146 @@
+"""Votes of people on two answers: the file they are kept in, and what they add up to.
+
+One JSON line per vote, appended and on disk before the next answer is asked for. Beside what was
+asked, answered and chosen, a row has `prompt`, `chosen` and `rejected` as lists of messages, the
+conversational preference format that TRL's DPOTrainer reads; a tie has none of them. Who votes,
+and how answers are shown, is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from alpaca_cli.core.errors import DataError
+from alpaca_cli.core.files import read_jsonl
+from alpaca_cli.core.intervals import wilson_interval
+
+Side = Literal["a", "b"]
+Choice = Literal["a", "b", "tie"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one person said of two answers to one message.
+
+    Attributes:
+        first: whose answer was shown first, on the left.
+        at: when, ISO 8601 in UTC.
+    """
+
+    instruction: str
+    input: str
+    system: str
+    model_a: str
+    model_b: str
+    answer_a: str
+    answer_b: str
+    first: Side
+    vote: Choice
+    at: str
+
+    def to_row(self) -> dict[str, Any]:
+        """The line of the file."""
+        row = asdict(self)
+        if self.vote == "tie":
+            return row
+        better, worse = (
+            (self.answer_a, self.answer_b) if self.vote == "a" else (self.answer_b, self.answer_a)
+        )
+        asked = f"{self.instruction}\n\n{self.input}" if self.input else self.instruction
+        system = [_message("system", self.system)] if self.system else []
+        return row | {
+            "prompt": [*system, _message("user", asked)],
+            "chosen": [_message("assistant", better)],
+            "rejected": [_message("assistant", worse)],
+        }
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Two models and the votes on them.
+
+    Attributes:
+        win_rate: of model_a, a tie counting as half a win.
+        decisive_rate: model_a's share of the votes that are no ties; None without any.
+        interval: Wilson's at 95 % of `decisive_rate`.
+        first_rate: how often the answer that was shown first won, of the votes that are no ties.
+    """
+
+    model_a: str
+    model_b: str
+    wins_a: int
+    wins_b: int
+    ties: int
+    win_rate: float
+    decisive_rate: float | None
+    interval: tuple[float, float] | None
+    first_rate: float | None
+    first_interval: tuple[float, float] | None
+
+
+def read_votes(path: Path) -> list[Vote]:
+    """The votes of a file, oldest first.
+
+    Raises:
+        DataError: there is no such file, or a line is not a vote; names the line.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    votes = []
+    for number, row in read_jsonl(path):
+        try:
+            votes.append(_vote(row))
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not a vote: {error}") from error
+    return votes
+
+
+def _vote(row: Any) -> Vote:
+    if not isinstance(row, Mapping):
+        raise ValueError("not an object")
+    values = {name: row.get(name) for name in Vote.__dataclass_fields__}
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise ValueError(f'"{name}" must be a string')
+    for name, kind in (("first", Side), ("vote", Choice)):
+        if values[name] not in get_args(kind):
+            raise ValueError(f'"{name}" must be one of {", ".join(get_args(kind))}')
+    return Vote(**values)  # type: ignore[arg-type]  # each was looked at
+
+
+def standings(votes: Iterable[Vote]) -> list[Standing]:
+    """For each pair of models, whichever of them is called a, in the order of their first vote."""
+    pairs: dict[tuple[str, str], list[Vote]] = {}
+    for vote in votes:
+        key = (vote.model_a, vote.model_b)
+        pairs.setdefault(key[::-1] if key[::-1] in pairs else key, []).append(vote)
+    return [_standing(*names, found) for names, found in pairs.items()]
+
+
+def _standing(model_a: str, model_b: str, votes: Sequence[Vote]) -> Standing:
+    winners = [
+        None if vote.vote == "tie" else vote.model_a if vote.vote == "a" else vote.model_b
+        for vote in votes
+    ]
+    wins_a, wins_b, ties = winners.count(model_a), winners.count(model_b), winners.count(None)
+    decisive = wins_a + wins_b
+    first = sum(vote.vote == vote.first for vote in votes)
+    return Standing(
+        model_a=model_a,
+        model_b=model_b,
+        wins_a=wins_a,
+        wins_b=wins_b,
+        ties=ties,
+        win_rate=(wins_a + ties / 2) / len(votes),
+        decisive_rate=wins_a / decisive if decisive else None,
+        interval=wilson_interval(wins_a, decisive) if decisive else None,
+        first_rate=first / decisive if decisive else None,
+        first_interval=wilson_interval(first, decisive) if decisive else None,
+    )
