@@ -21,7 +21,19 @@ import typer
 from rich.markup import escape
 
 from alpaca_cli import __version__
-from alpaca_cli.cli import chat, dedup, doctor, eval, generate, recipes, run, seed, stats, train
+from alpaca_cli.cli import (
+    chat,
+    dedup,
+    doctor,
+    eval,
+    export,
+    generate,
+    recipes,
+    run,
+    seed,
+    stats,
+    train,
+)
 from alpaca_cli.cli.options import runs_folder, stderr
 from alpaca_cli.core.errors import AlpacaError, Terminated, TryAgain
 
@@ -120,6 +132,7 @@ app.command("stats")(guarded(stats.stats))
 app.command("train")(guarded(train.train))
 app.command("eval")(guarded(eval.eval))
 app.command("chat")(guarded(chat.chat))
+app.command("export")(guarded(export.export))
 app.command("run")(guarded(run.run))
 app.command("doctor")(guarded(doctor.doctor))
 for _command in recipes.app.registered_commands:
