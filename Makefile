@@ -14,7 +14,7 @@ setup: $(INSTALLED) ## a virtual environment in .venv with everything that quick
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[report,scale,semantic,language,quant,tracking,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[report,browse,scale,semantic,nlp,language,quant,tracking,dev]"
 	@touch $@
 
 quickstart: $(INSTALLED) ## the whole road on the embedded teacher and a tiny LLaMA; ends with its score
@@ -32,7 +32,7 @@ lint: $(INSTALLED) ## format, lint and types
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## the figures of the README, each against a named peer
-	for script in quickstart generate dedup train; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in quickstart generate dedup stats train; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## caches only; never a run, never the environment
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -31,11 +31,13 @@ REQUIRED = (
     "numba",
 )
 EXTRAS = {
-    "report": ("matplotlib",),
+    "report": ("matplotlib", "plotly"),
+    "browse": ("textual",),
     "web": ("gradio",),
     "scale": ("datatrove",),
     "semantic": ("semhash",),
     "nlp": ("spacy",),
+    "language": ("py3langid",),
     "quant": ("bitsandbytes", "torchao"),
     "tracking": ("tensorboard",),
     "liger": ("liger-kernel",),
