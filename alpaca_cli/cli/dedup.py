@@ -67,6 +67,12 @@ def dedup(
             "--decontaminate", metavar="FILE", help="Drop what holds much of a question of FILE."
         ),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude", metavar="FILE", help="Drop what is marked bad in this review file."
+        ),
+    ] = None,
     semantic: Annotated[
         float | None,
         typer.Option(
@@ -116,7 +122,8 @@ def dedup(
 
     Without: the examples that this run generated.
 
-    --against and --decontaminate may be given several times.
+    --against, --decontaminate and --exclude may be given several times. Review
+    files are those of alpaca stats --browse.
 
     With --executor: FILES are shards (.jsonl, .jsonl.gz, .parquet) of a corpus
     of any size; each is written into the folder -o.
@@ -133,6 +140,7 @@ def dedup(
         "dedup.keep": ("--keep", keep),
         "dedup.against": ("--against", against or None),
         "dedup.decontaminate": ("--decontaminate", decontaminate or None),
+        "dedup.exclude": ("--exclude", exclude or None),
         "dedup.semantic": ("--semantic", semantic),
     }
     session = open_session(recipe, run, sets, json=json, quiet=quiet, flags=flags)
@@ -207,9 +215,10 @@ def _options(given: list[str]) -> dict[str, Any]:
 def show_shards(report: ShardsReport) -> RenderableType:
     """The report about shards for people."""
     against = f", {report.against:,} of them like --against" if report.against else ""
+    excluded = f", {report.excluded:,} marked bad in --exclude" if report.excluded else ""
     return Group(
         f"[bold]kept {report.kept:,} of {report.read:,}[/] in {report.shards:,} shards, dropped "
-        f"{report.dropped:,}{against}",
+        f"{report.dropped:,}{against}{excluded}",
         f"[dim]{escape(report.key)}, ROUGE-L above {report.threshold:g}, {report.tokenizer} "
         f"tokenizer; {report.pairs:,} similar pairs, {report.without_words:,} rows without words; "
         f"{report.seconds:,.1f} s[/]",
@@ -224,7 +233,7 @@ def show(report: Report) -> RenderableType:
         f"[bold]kept {report.kept:,} of {report.read:,}[/], dropped {report.dropped:,}"
         + (f" (exact copies: {report.exact:,})" if report.exact else "")
     ]
-    if report.against_read or report.evaluation_read or report.semantic:
+    if report.against_read or report.evaluation_read or report.semantic or report.excluded:
         lines.append(_reasons(report))
     pairs = f"{report.pairs['compared']:,} of {report.pairs['all']:,} pairs compared word by word"
     cost = f"{report.seconds:,.1f} s, {report.memory / 2**20:,.0f} MiB"
@@ -255,6 +264,8 @@ def _reasons(report: Report) -> str:
         )
     if report.semantic:
         reasons.append(f"{report.semantic:,} that mean the same (approximate)")
+    if report.excluded:
+        reasons.append(f"{report.excluded:,} marked bad in --exclude")
     return " · ".join(reasons)
 
 

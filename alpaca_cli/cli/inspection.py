@@ -92,5 +92,7 @@ def _figures(inspection: Inspection) -> list[RenderableType]:
                 "yellow",
             )
         )
+    if inspection.excluded:
+        lines.append(Text(f"marked bad: {inspection.excluded:,} examples left out"))
     lines.append(Text(f"every response ends in {inspection.eos}"))
     return lines + [Text(f"note: {note}") for note in inspection.notes]

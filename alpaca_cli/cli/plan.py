@@ -56,6 +56,8 @@ def _work(plan: Plan) -> RenderableType:
             f"[yellow]too long: {plan.dropped:,} examples dropped, "
             f"{plan.truncated:,} responses truncated[/]",
         )
+    if plan.excluded:
+        lines.insert(1, f"marked bad: {plan.excluded:,} examples left out")
     return Group(*lines)
 
 

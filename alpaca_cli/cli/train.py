@@ -57,6 +57,14 @@ def train(
         str | None,
         typer.Option("--model", metavar="M", help="A model folder or hub id to fine-tune."),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="FILE",
+            help="Leave out what is marked bad in this review file (repeatable).",
+        ),
+    ] = None,
     inspect: Annotated[
         int | None,
         typer.Option(
@@ -148,6 +156,7 @@ def train(
     _refuse_combinations(inspect, dry_run, selfcheck, print_launch, on)
     flags = {
         "train.model": ("--model", model),
+        "train.exclude": ("--exclude", exclude or None),
         "train.gpus": ("--gpus", gpus),
         "train.nodes": ("--nodes", nodes),
         "train.rendezvous": ("--rendezvous", rendezvous),
@@ -250,8 +259,11 @@ def _arguments(
     again += [] if run is None else ["--run", str(run)]
     for text in sets or []:
         again += ["--set", text]
-    flag, model = flags["train.model"]
-    return again if model is None else [*again, flag, model]
+    for key in ("train.model", "train.exclude"):
+        flag, value = flags[key]
+        for each in [value] if isinstance(value, str) else value or []:
+            again += [flag, each]
+    return again
 
 
 def _run_name(file: str | None) -> str:
@@ -280,6 +292,8 @@ def show(report: Report) -> RenderableType:
             f"[yellow]too long: {report.dropped:,} examples dropped, "
             f"{report.truncated:,} responses truncated[/]",
         )
+    if report.excluded:
+        lines.insert(1, f"marked bad: {report.excluded:,} examples left out")
     if report.held_out_loss is not None:
         better = f"; lower in {report.best_checkpoint}" if report.best_checkpoint else ""
         lines.insert(

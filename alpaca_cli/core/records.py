@@ -6,6 +6,8 @@ is the business of `alpaca_cli.data.formats`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +36,15 @@ class Example:
         if self.meta:
             row["meta"] = dict(self.meta)
         return row | dict(self.extra)
+
+    def review_key(self) -> str:
+        """What a review knows the example by: equal for equal texts, whatever id, meta or place.
+
+        The sha256, hexadecimal, of `{"input":…,"instruction":…,"output":…}` as compact UTF-8 JSON.
+        """
+        texts = {"input": self.input, "instruction": self.instruction, "output": self.output}
+        canonical = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     def with_meta(self, **fields: Any) -> Example:
         """A copy with `fields` added to `meta`."""

@@ -15,6 +15,7 @@ from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings import Dedup
 from alpaca_cli.data.duplicates import Dropped
 from alpaca_cli.data.formats import read_placed
+from alpaca_cli.data.reviews import excluded
 from alpaca_cli.data.texts import key_text
 
 Placed = tuple[str, Example]  # place, example
@@ -22,12 +23,18 @@ Placed = tuple[str, Example]  # place, example
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What is deduplicated, and the sets that it is compared with."""
+    """What is deduplicated, the sets that it is compared with, and what a person leaves out.
+
+    Attributes:
+        shared_ids: ids that more than one example bears.
+        excluded: `Example.review_key` of what is marked bad in `dedup.exclude`.
+    """
 
     rows: list[Placed]
     against: list[Placed]
     evaluation: list[Placed]
-    shared_ids: frozenset[str]  # borne by more than one example
+    shared_ids: frozenset[str]
+    excluded: frozenset[str]
 
     def examples(self) -> tuple[list[Example], list[Example], list[Example]]:
         """Those of the rows, of the set `against` and of the evaluation, without their places."""
@@ -48,14 +55,17 @@ class Corpus:
         return self._name(self._other(found))
 
     def with_reasons(self, dropped: Iterable[Dropped]) -> list[Example]:
-        """The dropped examples, each with why, for which other, and how similar they are."""
+        """The dropped examples, each with why, for which other, and how similar they are.
+
+        Both null where a person excluded it.
+        """
         return [
             with_fields(
                 self.example(found.row),
                 reason=found.reason,
                 row=self.name(found.row),
-                duplicate_of=self.other(found),
-                score=found.score,
+                duplicate_of=None if found.reason == "excluded" else self.other(found),
+                score=None if found.reason == "excluded" else found.score,
             )
             for found in dropped
         ]
@@ -68,7 +78,7 @@ class Corpus:
         """
         groups: dict[tuple[str, int], dict[str, Any]] = {}
         for found in dropped:
-            if found.reason == "contaminated":
+            if found.reason in ("excluded", "contaminated"):
                 continue
             _, survivor = self._other(found)
             group = groups.setdefault(
@@ -107,15 +117,16 @@ def with_fields(example: Example, **fields: Any) -> Example:
 
 
 def read_corpus(files: Sequence[str], settings: Dedup) -> Corpus:
-    """The examples of the files, and of those that the settings compare them with.
+    """The examples of the files, and of those that the settings compare them with; the marks.
 
     Raises:
         DataError: a file is missing or malformed; names the place.
     """
+    marked_bad = excluded(settings.exclude)  # read first: a mistake in them is told at once
     rows, against, evaluation = (
         [placed for source in sources for placed in read_placed(source)]
         for sources in (files, settings.against, settings.decontaminate)
     )
     ids = Counter(example.id for _, example in (*rows, *against, *evaluation))
     shared = frozenset(id for id, count in ids.items() if id is not None and count > 1)
-    return Corpus(rows, against, evaluation, shared)
+    return Corpus(rows, against, evaluation, shared, marked_bad)

@@ -10,7 +10,7 @@ It knows examples, not files or folders; how rows are named in messages is told 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,16 +35,18 @@ class Dropped:
 
     Attributes:
         row: its position among the examples, from 0.
-        reason: `duplicate` of another one, like one of the set `against`, `contaminated` with an
-            evaluation text, or `semantic`: it means nearly the same as another one.
-        other: position of the most similar one among the examples, the set or the texts.
+        reason: `excluded` by a person; `duplicate` of another one, like one of the set `against`,
+            `contaminated` with an evaluation text, or `semantic`: it means nearly the same as
+            another one.
+        other: position of the most similar one among the examples, the set or the texts; -1 for
+            what is excluded, and its score is 0.
         score: ROUGE-L F1 of the two; for `contaminated` the share of n-grams, for `semantic` the
             cosine.
         exact: the compared texts are equal, character for character; only for the first two.
     """
 
     row: int
-    reason: Literal["duplicate", "against", "contaminated", "semantic"]
+    reason: Literal["excluded", "duplicate", "against", "contaminated", "semantic"]
     other: int
     score: float
     exact: bool
@@ -55,8 +57,8 @@ class Outcome:
     """What stays and what goes, both in the order of the examples.
 
     Attributes:
-        order: the rows that were compared, all but the contaminated, in the order in which they
-            were.
+        order: the rows that were compared, all but the excluded and the contaminated, in the
+            order in which they were.
         without_words: rows whose text has no words for the tokenizer; nothing is similar to them.
         counts: what the comparison cost (`rouge_index.Stays.counts`).
     """
@@ -88,6 +90,7 @@ def find_duplicates(
     *,
     against: Sequence[Example] = (),
     evaluation: Sequence[Example] = (),
+    excluded: Set[str] = frozenset(),
     name: Name = _by_number,
 ) -> Outcome:
     """Decide which examples stay.
@@ -95,6 +98,8 @@ def find_duplicates(
     Args:
         against: examples that those of the corpus must not be like.
         evaluation: examples whose questions must not occur in those of the corpus.
+        excluded: `Example.review_key` of examples that go before any are compared: nothing goes
+            for being like them.
         name: of a row, for messages.
 
     Raises:
@@ -104,14 +109,17 @@ def find_duplicates(
     """
     preferred = preference(examples, settings.keep, name)
     encoder = None if settings.semantic is None else load_encoder(settings.encoder)
-    contaminated = _contaminated(examples, evaluation, settings, progress)
-    gone = {found.row for found in contaminated}
+    dropped = _excluded(examples, excluded)
+    out = {found.row for found in dropped}
+    contaminated = find_contaminated(examples, evaluation, settings, progress)
+    dropped += [found for found in contaminated if found.row not in out]
+    gone = {found.row for found in dropped}
     order = [row for row in preferred if row not in gone]
     texts = [key_text(one, settings.key) for one in (*against, *(examples[row] for row in order))]
     given = len(against)
     stays, without_words = _compare(texts, given, settings, progress)
     survivors, scores = stays.survivors[given:].tolist(), stays.scores[given:].tolist()
-    kept, dropped = [], contaminated
+    kept = []
     for text, row, survivor, score in zip(texts[given:], order, survivors, scores, strict=True):
         if survivor < 0:
             kept.append(row)
@@ -130,6 +138,16 @@ def find_duplicates(
         dropped += twins
     dropped.sort(key=lambda found: found.row)
     return Outcome(sorted(kept), dropped, order, without_words, stays.counts)
+
+
+def _excluded(examples: Sequence[Example], keys: Set[str]) -> list[Dropped]:
+    if not keys:
+        return []
+    return [
+        Dropped(row, "excluded", -1, 0.0, False)
+        for row, example in enumerate(examples)
+        if example.review_key() in keys
+    ]
 
 
 def _dropped(
@@ -211,7 +229,7 @@ def _numbers(examples: Sequence[Example], field: str, name: Name) -> list[float]
     return [float("-inf") if value is None else value for value in found]
 
 
-def _contaminated(
+def find_contaminated(
     examples: Sequence[Example],
     evaluation: Sequence[Example],
     settings: Dedup,
@@ -262,7 +280,7 @@ def differences(
 ) -> list[Difference]:
     """Compare some rows, drawn at random, with all that stay before them, by `rouge-score`.
 
-    Contaminated rows are not drawn, for no score decided them.
+    Excluded and contaminated rows are not drawn, for no score decided them.
 
     Returns:
         The rows of which decision, survivor or score differ; none when all is right.

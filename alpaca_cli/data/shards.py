@@ -67,6 +67,7 @@ class Plan:
         digests: sha256 of each of these files.
         joins: tasks of the join.
         output: the folder of the results.
+        excluded: `Example.review_key` of rows that go before any are compared.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Plan:
     settings: Dedup
     joins: int
     output: Path
+    excluded: frozenset[str] = frozenset()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -135,13 +137,22 @@ def _read_file(plan: Plan, name: str) -> list[tuple[str, Example]]:
 
 
 def _count(plan: Plan, task: int) -> None:
-    """The file's texts in numbers of its own, and how many texts have each word."""
+    """The file's texts in numbers of its own, and how many texts have each word.
+
+    An excluded row's text is taken for one without words, which is like no other.
+    """
     settings = plan.settings
     placed = _read_file(plan, plan.files[task])
+    excluded = np.zeros(len(placed), bool)
     if task >= len(plan.against):
         refuse_several_in_a_row(Path(plan.files[task]), [place for place, _ in placed])
+        if plan.excluded:
+            excluded[:] = [example.review_key() in plan.excluded for _, example in placed]
     words = Words()
-    texts = (key_text(example, settings.key) for _, example in placed)
+    texts = (
+        "" if out else key_text(example, settings.key)
+        for (_, example), out in zip(placed, excluded.tolist(), strict=True)
+    )
     batch = words.read(tokenize(text, settings.tokenizer) for text in texts)
     names = words.names()
     _save(
@@ -151,6 +162,7 @@ def _count(plan: Plan, task: int) -> None:
         starts=batch.starts,
         frequencies=np.bincount(batch.elements, minlength=len(names)),
         digests=_digests(batch, names),
+        excluded=excluded,
     )
     write_text(_file(plan, "count", task, "words"), "\n".join(names))
 
@@ -169,7 +181,7 @@ def _digests(batch: Batch, names: Sequence[str]) -> Any:
 def _order(plan: Plan) -> None:
     """Number all words by frequency, find equal texts, and cut the texts into blocks."""
     frequencies: Counter[str] = Counter()
-    lengths, digests = [], []
+    lengths, digests, excluded = [], [], []
     for task in range(len(plan.files)):
         with np.load(_file(plan, "count", task, "npz")) as counted:
             for name, texts in zip(
@@ -178,12 +190,13 @@ def _order(plan: Plan) -> None:
                 frequencies[name] += texts
             lengths.append(np.diff(counted["starts"]))
             digests.append(counted["digests"])
+            excluded.append(counted["excluded"])
     ordered = sorted(frequencies, key=lambda name: (-frequencies[name], name))
     ranks = {name: rank for rank, name in enumerate(ordered)}
     for task in range(len(plan.files)):
         numbers = np.array([ranks[name] for name in _words(plan, task)], np.int32)
         _save_one(_file(plan, "order", task, "npy"), numbers)
-    begins = np.cumsum([0, *map(len, lengths)])
+    begins, out = np.cumsum([0, *map(len, lengths)]), np.concatenate(excluded)
     length, first = np.concatenate(lengths), _first_equal(np.concatenate(digests))
     if plan.settings.threshold >= 1:  # equal texts are not above it
         first = np.arange(len(first))
@@ -199,7 +212,8 @@ def _order(plan: Plan) -> None:
         begins=begins,
         first=first,
         block=block,
-        without_words=(length[given:] == 0).sum(),
+        without_words=((length == 0) & ~out)[given:].sum(),
+        excluded=out,
     )
     write_json(
         plan.folder / "order/blocks.json",
@@ -398,22 +412,30 @@ def _write(plan: Plan, task: int) -> None:
     name = plan.shards[task]
     with np.load(plan.folder / "order/rows.npz") as rows:
         begins = rows["begins"]
+        excluded = rows["excluded"][begins[place] : begins[place + 1]]
     with np.load(plan.folder / "keep/rows.npz") as decided:
         survivors = decided["survivors"][begins[place] : begins[place + 1]]
         scores = decided["scores"][begins[place] : begins[place + 1]]
     examples = [example for _, example in _read_file(plan, name)]
-    stay = survivors < 0
+    stay = (survivors < 0) & ~excluded
     kept_file, dropped_file = plan.results(task)
     write_kept(Path(name), kept_file, stay)
     dropped = []
     for row in np.flatnonzero(~stay).tolist():
+        here = f"{Path(name).name}#{row + 1}"
+        if excluded[row]:
+            example = with_fields(
+                examples[row], reason="excluded", row=here, duplicate_of=None, score=None
+            )
+            dropped.append(example.to_row())
+            continue
         file = int(np.searchsorted(begins, survivors[row], side="right")) - 1
         known = file < len(plan.against)
         other = plan.files[file] if known else Path(plan.files[file]).name
         example = with_fields(
             examples[row],
             reason="against" if known else "duplicate",
-            row=f"{Path(name).name}#{row + 1}",
+            row=here,
             duplicate_of=f"{other}#{survivors[row] - begins[file] + 1}",
             score=float(scores[row]),
         )

@@ -112,11 +112,15 @@ def encode_rows(
     template: PromptTemplate,
     max_length: int,
     overlong: Overlong,
+    numbers: Sequence[int] | None = None,
 ) -> Encoded:
     """Encode examples, none longer than `max_length` tokens.
 
     `truncate_response` cuts the response, never the prompt, and keeps EOS; a prompt that leaves
     no room for one response token and EOS is dropped under it too.
+
+    Args:
+        numbers: places of the examples in the data; 1, 2, … when not given.
 
     Raises:
         DataError: with `error`, the first example that is too long; an output that the tokenizer
@@ -125,9 +129,11 @@ def encode_rows(
     turn = turn_of(tokenizer, template)
     around, end = len(turn.lead) + len(turn.end), len(turn.end)
     flat = array("i")
-    lengths, prompts, numbers = array("q"), array("q"), array("q")
+    lengths, prompts, kept = array("q"), array("q"), array("q")
     truncated = empty = 0
-    for number, prompt, response in _encoded(examples, tokenizer, template):
+    places = range(1, len(examples) + 1) if numbers is None else numbers
+    encoded = _encoded(examples, tokenizer, template)
+    for number, example, (prompt, response) in zip(places, examples, encoded, strict=True):
         length, room = len(prompt) + len(response), max_length - len(prompt)
         if length > max_length:
             if overlong == "error":
@@ -140,7 +146,7 @@ def encode_rows(
                 continue
             response = [*response[: room - end], *response[-end:]]
             truncated += 1
-        blank = not examples[number - 1].output.strip()
+        blank = not example.output.strip()
         if not prompt or (len(response) <= around and not blank):
             what = "output" if prompt else "prompt"
             raise DataError(
@@ -153,31 +159,28 @@ def encode_rows(
         for column, value in (
             (lengths, len(prompt) + len(response)),
             (prompts, len(prompt)),
-            (numbers, number),
+            (kept, number),
         ):
             column.append(value)
-    if not numbers:
+    if not kept:
         what = "there are no examples" if not examples else "no example fits train.max_length"
         raise DataError(f"nothing to train on: {what}", hint=f"train.max_length is {max_length:,}")
     sizes = np.array(lengths)
-    rows = Rows(
-        np.array(flat), np.cumsum(sizes) - sizes, sizes, np.array(prompts), np.array(numbers)
-    )
+    rows = Rows(np.array(flat), np.cumsum(sizes) - sizes, sizes, np.array(prompts), np.array(kept))
     _check_ends(rows, turn.end[-1])
     return Encoded(rows, len(examples) - len(rows), truncated, empty)
 
 
 def _encoded(
     examples: Sequence[Example], tokenizer: Tokenizer, template: PromptTemplate
-) -> Iterator[tuple[int, list[int], list[int]]]:
-    """Number (from 1), prompt ids and response ids of each example."""
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Prompt ids and response ids of each example."""
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         pairs = [(example.instruction, example.input) for example in chunk]
         prompts = encode_prompts(tokenizer, template, pairs)
         responses = encode_responses(tokenizer, [example.output for example in chunk], template)
-        for at, (prompt, response) in enumerate(zip(prompts, responses, strict=True), 1):
-            yield start + at, prompt, response
+        yield from zip(prompts, responses, strict=True)
 
 
 def _check_ends(rows: Rows, eos: int) -> None:

@@ -53,7 +53,7 @@ from alpaca_cli.model.tokenizer import (
     train_tokenizer,
 )
 
-FORMAT = 1  # of the folder and of how rows are made; a change makes every old folder unknown
+FORMAT = 2  # of the folder and of how rows are made; a change makes every old folder unknown
 ABOUT = "about.json"
 # What transformers reads a tokenizer from; the code of a model that brings its own is part of it.
 TOKENIZER_FILES = (
@@ -70,6 +70,7 @@ class Tokens:
 
     Attributes:
         notes: what the person should know, one line each.
+        excluded: examples that were left out because a person excluded them.
         cached: found in the folder, not made.
     """
 
@@ -77,6 +78,7 @@ class Tokens:
     template: PromptTemplate
     encoded: Encoded
     notes: tuple[str, ...]
+    excluded: int
     cached: bool
 
 
@@ -102,6 +104,7 @@ def prepare_tokens(
     digest: str,
     examples: Callable[[], Sequence[Example]],
     folder: Path | None,
+    excluded: frozenset[str] = frozenset(),
 ) -> Tokens:
     """The tokenizer and the encoded examples of a recipe, stored ones when there are any.
 
@@ -109,6 +112,7 @@ def prepare_tokens(
         digest: tells the data's content; equal digests mean equal examples.
         examples: reads them; not called when the folder has what it would be needed for.
         folder: where tokens are stored; None stores nothing.
+        excluded: `Example.review_key` of examples that are left out; the others keep their numbers.
 
     Raises:
         DataError: the model's files cannot be read; no example fits; a token has no embedding, or
@@ -119,15 +123,15 @@ def prepare_tokens(
     template = load_template(settings.template)
     source = None if isinstance(settings.model, ScratchModel) else _pretrained(settings)
     if folder is None:
-        return _make(settings, template, source, examples())
+        return _make(settings, template, source, examples(), excluded)
     if not digest:
         raise ValueError("stored tokens are found by the digest of their data")
-    target = folder / _key(settings, digest, template, source)
+    target = folder / _key(settings, digest, template, source, excluded)
     load = partial(_load, target, template, settings)
     if (found := load()) is not None:
         return found
     read = examples()
-    _store(target, _make(settings, template, source, read), read[:PROBED], load)
+    _store(target, _make(settings, template, source, read, excluded), read[:PROBED], load)
     if (stored := load()) is None:
         raise DataError(f"{target}: cannot be read after it was written")
     return replace(stored, cached=False)
@@ -151,11 +155,18 @@ def _pretrained(settings: Train) -> _Pretrained:
     return _Pretrained(folder, config, tuple(dict.fromkeys(id for id in stops if id is not None)))
 
 
-def _key(settings: Train, digest: str, template: PromptTemplate, source: _Pretrained | None) -> str:
+def _key(
+    settings: Train,
+    digest: str,
+    template: PromptTemplate,
+    source: _Pretrained | None,
+    excluded: frozenset[str],
+) -> str:
     """Names the folder: a hash of all that the tokenizer and the rows are a function of."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "data": digest,
+        "excluded": sorted(excluded),
         "max_length": settings.max_length,
         "overlong": settings.overlong,
         "template": asdict(template),
@@ -181,8 +192,18 @@ def _make(
     template: PromptTemplate,
     source: _Pretrained | None,
     examples: Sequence[Example],
+    excluded: frozenset[str],
 ) -> Tokens:
     notes: list[str] = []
+    numbered = [
+        (number, example)
+        for number, example in enumerate(examples, 1)
+        if not excluded or example.review_key() not in excluded
+    ]
+    left_out = len(examples) - len(numbered)
+    if left_out and not numbered:
+        raise DataError("nothing to train on: train.exclude leaves out every example")
+    numbers, examples = [number for number, _ in numbered], [example for _, example in numbered]
     if source is None:
         assert isinstance(settings.model, ScratchModel)
         tokenizer: Tokenizer = train_tokenizer(
@@ -197,7 +218,9 @@ def _make(
             )
         notes += make_usable(tokenizer, source.config, source.stops)
         notes += end_as_the_template_does(tokenizer, template)
-    encoded = encode_rows(examples, tokenizer, template, settings.max_length, settings.overlong)
+    encoded = encode_rows(
+        examples, tokenizer, template, settings.max_length, settings.overlong, numbers
+    )
     rows = encoded.rows
     if source is not None:
         notes += compare_special_tokens(tokenizer, source.config, source.stops, rows[0].ids)
@@ -208,7 +231,7 @@ def _make(
             f"{encoded.empty:,} of {len(rows):,} examples have a blank output: on them the model "
             "learns to end at once"
         )
-    return Tokens(tokenizer, template, encoded, tuple(notes), cached=False)
+    return Tokens(tokenizer, template, encoded, tuple(notes), left_out, cached=False)
 
 
 def _load(target: Path, template: PromptTemplate, settings: Train) -> Tokens | None:
@@ -223,7 +246,9 @@ def _load(target: Path, template: PromptTemplate, settings: Train) -> Tokens | N
             target / "tokenizer", trust_remote_code=settings.trust_remote_code
         )
         encoded = Encoded(rows, about["dropped"], about["truncated"], about["empty"])
-        return Tokens(tokenizer, template, encoded, tuple(about["notes"]), cached=True)
+        return Tokens(
+            tokenizer, template, encoded, tuple(about["notes"]), about["excluded"], cached=True
+        )
     except (DataError, OSError, KeyError, TypeError, AttributeError):
         return None
 
@@ -292,6 +317,7 @@ def _write(folder: Path, made: Tokens) -> None:
         "dropped": made.encoded.dropped,
         "truncated": made.encoded.truncated,
         "empty": made.encoded.empty,
+        "excluded": made.excluded,
         "notes": made.notes,
         "files": sizes,
     }

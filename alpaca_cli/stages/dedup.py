@@ -5,8 +5,9 @@
                            dedup/clusters.jsonl (survivors with those dropped for them)
 
 Decisions are those of comparing every pair with `rouge-score` (`alpaca_cli.data.duplicates`). A
-rerun costs nothing while recipe and inputs are the same; cut short, it starts over, for it is
-minutes of CPU at most. Corpora of several machines: `alpaca_cli.stages.dedup_shards`.
+rerun costs nothing while recipe, inputs and the rows that a person marked bad are the same; cut
+short, it starts over, for it is minutes of CPU at most. Corpora of several machines:
+`alpaca_cli.stages.dedup_shards`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from alpaca_cli.core.settings import Dedup, Recipe
 from alpaca_cli.data.corpus import Corpus, read_corpus
 from alpaca_cli.data.duplicates import Difference, Dropped, Outcome, differences, find_duplicates
 from alpaca_cli.data.formats import HUB, output_format, write_examples
+from alpaca_cli.data.reviews import exclusion_stamp, stranger_warning, strangers
 
 Row = Mapping[str, Any]
 
@@ -52,6 +54,7 @@ class Report:
         verified: rows that rouge-score itself decided the same way.
         memory: the most memory that this process used, in bytes.
         output, dropped_output, clusters: the files written; None when none was.
+        excluded: dropped rows that a person marked bad in `dedup.exclude`.
     """
 
     read: int
@@ -78,6 +81,7 @@ class Report:
     output: str | None
     dropped_output: str | None
     clusters: str | None
+    excluded: int = 0
 
 
 def run(
@@ -91,7 +95,7 @@ def run(
     """generate/kept.jsonl -> dedup/, or the stored report when that is up to date.
 
     The sets that are compared with are inputs as well, by content; of a Hub dataset only the
-    name is known.
+    name is known. Of review files it is what they mark bad: notes and good marks change nothing.
 
     Args:
         verify: rows, drawn by the recipe's seed, that rouge-score decides as well; also when the
@@ -110,7 +114,8 @@ def run(
         )
     _refuse_comparing_with_itself([str(source)], recipe.dedup)
     stage = run.stage("dedup")
-    settings = recipe.dedup.model_dump(mode="json")
+    settings = recipe.dedup.model_dump(mode="json", exclude={"exclude"})
+    settings |= exclusion_stamp(recipe.dedup.exclude)
     inputs = {"generate/kept.jsonl": source} | {
         f"dedup.{key}: {name}": Path(name)
         for key in ("against", "decontaminate")
@@ -178,7 +183,9 @@ def dedupe_files(
             we write; or a set to compare with is one of the files.
         GateFailed: rouge-score decides otherwise; nothing was written.
     """
-    _refuse_outputs([*files, *settings.against, *settings.decontaminate], output, clusters)
+    _refuse_outputs(
+        [*files, *settings.against, *settings.decontaminate, *settings.exclude], output, clusters
+    )
     _refuse_comparing_with_itself(files, settings)
     started = time.monotonic()
     corpus = read_corpus(files, settings)
@@ -215,12 +222,15 @@ def _beside(output: Path) -> Path:
 
 def _decide(corpus: Corpus, settings: Dedup, progress: Progress) -> Outcome:
     examples, against, evaluation = corpus.examples()
+    for path in strangers(settings.exclude, examples):
+        progress.warn(stranger_warning(path))
     return find_duplicates(
         examples,
         settings,
         progress,
         against=against,
         evaluation=evaluation,
+        excluded=corpus.excluded,
         name=corpus.name,
     )
 
@@ -326,6 +336,7 @@ def _report(
         output=None if output is None else str(output),
         dropped_output=None if dropped_output is None else str(dropped_output),
         clusters=None if clusters is None else str(clusters),
+        excluded=reasons["excluded"],
     )
 
 

@@ -38,12 +38,13 @@ from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Dedup
 from alpaca_cli.data.duplicates import MANY_WITHOUT_WORDS
 from alpaca_cli.data.formats import HUB
+from alpaca_cli.data.reviews import excluded
 from alpaca_cli.data.shard_files import SUFFIXES, stem
 from alpaca_cli.data.shards import STAGES, Plan, run_task
 
 Executor = Literal["local", "slurm", "ray"]
 
-LAYOUT = 2  # of the work folder; a number of its own for each change
+LAYOUT = 3  # of the work folder; a number of its own for each change
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Report:
     dropped: int
     duplicates: int
     against: int
+    excluded: int
     without_words: int
     shards: int
     pairs: int
@@ -116,6 +118,11 @@ def dedupe_shards(
         report = _report(plan, executor, round(time.monotonic() - started, 2))
         write_json(output / "report.json", asdict(report))
         _clean_up(plan)
+    if settings.exclude and not report.excluded:
+        progress.warn(
+            f"{', '.join(settings.exclude)}: no example here is marked bad there; "
+            "is it the review of other data?"
+        )
     if report.without_words > MANY_WITHOUT_WORDS * report.read:
         progress.warn(
             f"{report.without_words:,} of {report.read:,} rows have no words for the "
@@ -150,7 +157,7 @@ def _refuse(files: Sequence[str], settings: Dedup, output: Path) -> None:
             raise UsageError(f"--against {name}: tasks read files", hint="download it as one")
         if Path(name).resolve() in shards:
             raise UsageError(f"--against {name}: is one of the shards, nothing of it would stay")
-    for name in (*files, *settings.against):
+    for name in (*files, *settings.against, *settings.exclude):
         if Path(name).resolve() in results:
             raise UsageError(f"-o {output}: would overwrite {name}", hint="name another folder")
 
@@ -173,6 +180,7 @@ def _plan(
         "against": against,
         "digests": digests,
         "settings": settings.model_dump(mode="json", include={"threshold", "key", "tokenizer"}),
+        "excluded": sorted(excluded(settings.exclude)),
         "joins": tasks,
         "output": str(output.absolute()),
     }
@@ -192,6 +200,7 @@ def _load_plan(folder: Path) -> Plan:
         settings=Dedup.model_validate(stored["settings"]),
         joins=stored["joins"],
         output=Path(stored["output"]),
+        excluded=frozenset(stored["excluded"]),
     )
 
 
@@ -344,16 +353,18 @@ def _report(plan: Plan, executor: str, seconds: float) -> Report:
     ):
         given = int(rows["begins"][len(plan.against)])
         without_words = int(rows["without_words"])
+        out = int(rows["excluded"].sum())
         survivors = decided["survivors"][given:]
         pairs = int(decided["pairs"])
-    dropped = int((survivors >= 0).sum())
+    alike = int((survivors >= 0).sum())
     against = int(((survivors >= 0) & (survivors < given)).sum())
     return Report(
         read=len(survivors),
-        kept=len(survivors) - dropped,
-        dropped=dropped,
-        duplicates=dropped - against,
+        kept=len(survivors) - alike - out,
+        dropped=alike + out,
+        duplicates=alike - against,
         against=against,
+        excluded=out,
         without_words=without_words,
         shards=len(plan.shards),
         pairs=pairs,

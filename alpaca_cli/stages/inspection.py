@@ -14,7 +14,8 @@ from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.data.formats import read_examples
-from alpaca_cli.stages.training_data import source
+from alpaca_cli.data.reviews import excluded
+from alpaca_cli.stages.training_data import exclusion_warnings, source
 
 if TYPE_CHECKING:
     from alpaca_cli.model.rows import Row
@@ -62,6 +63,7 @@ class Inspection:
 
     Attributes:
         kept, dropped, truncated: examples; dropped and truncated ones exceed `max_length`.
+        excluded: examples left out because a person marked them bad (`train.exclude`).
         empty: kept examples with a blank output: their end is all that is trained.
         tokens, trained_tokens: of all kept rows; `trained_share` is their ratio.
         notes: what was changed in the tokenizer, or may surprise.
@@ -73,6 +75,7 @@ class Inspection:
     kept: int
     dropped: int
     truncated: int
+    excluded: int
     empty: int
     longest: int
     tokens: int
@@ -95,7 +98,8 @@ def inspect_rows(recipe: Recipe, run: RunFolder, data: str | None, count: int) -
 
     named = source(run, data)
     examples = read_examples([named])
-    tokens = prepare_tokens(recipe.train, "", lambda: examples, None)
+    left_out = excluded(recipe.train.exclude)
+    tokens = prepare_tokens(recipe.train, "", lambda: examples, None, left_out)
     rows = tokens.encoded.rows
     chosen = [*range(min(count, len(rows))), int(rows.lengths.argmax())]
     if tokens.encoded.truncated:
@@ -111,13 +115,14 @@ def inspect_rows(recipe: Recipe, run: RunFolder, data: str | None, count: int) -
         kept=len(rows),
         dropped=tokens.encoded.dropped,
         truncated=tokens.encoded.truncated,
+        excluded=tokens.excluded,
         empty=tokens.encoded.empty,
         longest=int(rows.lengths.max()),
         tokens=total,
         trained_tokens=trained,
         trained_share=trained / total,
         rows=[_inspected(rows[index], tokens, examples) for index in dict.fromkeys(chosen)],
-        notes=list(tokens.notes),
+        notes=[*tokens.notes, *exclusion_warnings(recipe.train, named)],
     )
 
 

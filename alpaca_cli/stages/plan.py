@@ -8,7 +8,7 @@ from the model's shape (`alpaca_cli.model.memory`), time from them and an assume
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,10 @@ from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.settings_train import Train
 from alpaca_cli.data.formats import read_examples
+from alpaca_cli.data.reviews import excluded
 from alpaca_cli.stages.fitting import Fitting
 from alpaca_cli.stages.training import disk_needed
-from alpaca_cli.stages.training_data import hold_out, schedule_of, source
+from alpaca_cli.stages.training_data import exclusion_warnings, hold_out, schedule_of, source
 
 if TYPE_CHECKING:
     from alpaca_cli.model.batches import Schedule
@@ -64,7 +65,8 @@ class Plan:
 
     Attributes:
         device: the kind of card, or `cpu`.
-        examples: trained on; `dropped` and `truncated` ones were longer than max_length.
+        examples: trained on; `dropped` and `truncated` ones were longer than max_length, and
+            `excluded` ones are left out because a person marked them bad (`train.exclude`).
         tokens: prompt and response tokens of all epochs; the loss is taken over `trained_tokens`.
         micro_batches: forward passes in a step of one process, on average over the first steps.
         padding: share of the positions in them that hold no token.
@@ -88,6 +90,7 @@ class Plan:
     held_out: int
     dropped: int
     truncated: int
+    excluded: int
     tokens: int
     trained_tokens: int
     longest: int
@@ -145,8 +148,11 @@ def plan(
     on = _machine(settings, machine)
     check_batch(settings.global_batch, on.processes)
     # Not the run's folder of tokens: it would be written to.
-    tokens = prepare_tokens(settings, "", lambda: read_examples([named]), None)
-    return _planned(recipe, run, on, tokens)
+    tokens = prepare_tokens(
+        settings, "", lambda: read_examples([named]), None, excluded(settings.exclude)
+    )
+    found = _planned(recipe, run, on, tokens)
+    return replace(found, notes=[*found.notes, *exclusion_warnings(settings, named)])
 
 
 def _machine(settings: Train, machine: str | None) -> _Machine:
@@ -209,6 +215,7 @@ def _planned(recipe: Recipe, run: RunFolder, on: _Machine, tokens: Tokens) -> Pl
         held_out=len(held_out),
         dropped=tokens.encoded.dropped,
         truncated=tokens.encoded.truncated,
+        excluded=tokens.excluded,
         tokens=int(visited.lengths.sum()),
         trained_tokens=int(visited.trained.sum()),
         longest=int(rows.lengths.max()),

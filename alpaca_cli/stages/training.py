@@ -19,6 +19,7 @@ from alpaca_cli.core.settings_train import ScratchModel, Train
 from alpaca_cli.stages.observing import observed
 from alpaca_cli.stages.training_data import (
     asked_rows,
+    exclusion_warnings,
     hold_out,
     schedule_of,
     source,
@@ -97,6 +98,8 @@ def train_here(
         training = _training(recipe, run, data, stage, tokens, trainee, accelerator, strategy)
         _announce(progress, settings, tokens, training, checkpoint, notes)
         if accelerator.is_main_process:
+            for warning in exclusion_warnings(settings, source(run, data)):
+                progress.warn(warning)
             # Not sooner: data or a model that had to be put right first are not "changed" later.
             stage.begin(stamp, inputs)
         with observed(recipe, run, training, progress, checkpoint) as observer:
@@ -272,6 +275,8 @@ def _announce(
     trainee, encoded, schedule = training.trainee, tokens.encoded, training.schedule
     for note in notes:
         progress.info(f"train: {note}")
+    if tokens.excluded:
+        progress.info(f"{tokens.excluded:,} examples marked bad are left out (train.exclude)")
     for count, what in ((encoded.dropped, "dropped"), (encoded.truncated, "response truncated")):
         if count:
             total = len(encoded.rows) + encoded.dropped

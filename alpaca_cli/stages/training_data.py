@@ -18,6 +18,7 @@ from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.settings_train import Train
 from alpaca_cli.data.formats import HUB, read_examples
+from alpaca_cli.data.reviews import excluded, exclusion_stamp, stranger_warning, strangers
 
 if TYPE_CHECKING:
     from alpaca_cli.model.batches import Schedule
@@ -55,8 +56,13 @@ def schedule_of(recipe: Recipe, examples: int) -> Schedule:
 def stamp_of(
     recipe: Recipe, run: RunFolder, data: str | None
 ) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Settings and input files that determine the result."""
-    stamp = recipe.train.model_dump(mode="json", exclude=HOW) | {"seed": recipe.seed}
+    """Settings and input files that determine the result.
+
+    Of review files it is what they mark bad: notes and good marks change nothing.
+    """
+    settings = recipe.train
+    stamp = settings.model_dump(mode="json", exclude={*HOW, "exclude"}) | {"seed": recipe.seed}
+    stamp |= exclusion_stamp(settings.exclude)
     inputs = {}
     if recipe.train.holdout_file:
         inputs["holdout_file"] = Path(recipe.train.holdout_file)
@@ -90,7 +96,20 @@ def tokens_of(settings: Train, run: RunFolder, data: str | None) -> Tokens:
 
     named = source(run, data)
     folder = run.stage("train").path / "tokens"
-    return prepare_tokens(settings, _data_digest(named), lambda: read_examples([named]), folder)
+    return prepare_tokens(
+        settings,
+        _data_digest(named),
+        lambda: read_examples([named]),
+        folder,
+        excluded(settings.exclude),
+    )
+
+
+def exclusion_warnings(settings: Train, named: str) -> list[str]:
+    """What to say of review files that have nothing to do with the data."""
+    if not settings.exclude:
+        return []  # without reading the data
+    return [stranger_warning(path) for path in strangers(settings.exclude, read_examples([named]))]
 
 
 def hold_out(settings: Train, tokens: Tokens, seed: int) -> tuple[Rows, Rows]:

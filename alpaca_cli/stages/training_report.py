@@ -17,7 +17,8 @@ class Report:
     """What happened.
 
     Attributes:
-        examples: trained on; `dropped` and `truncated` ones were longer than max_length.
+        examples: trained on; `dropped` and `truncated` ones were longer than max_length, and
+            `excluded` ones were left out because a person marked them bad (`train.exclude`).
         held_out: examples that the held-out loss was taken from.
         tokens: prompt and response tokens seen, repeats included, padding not.
         trained_tokens: those the loss was taken over: responses and EOS.
@@ -55,6 +56,7 @@ class Report:
     processes: int
     strategy: str
     dtype: str
+    excluded: int = 0
 
 
 def report_of(
@@ -104,6 +106,7 @@ def report_of(
         processes=accelerator.num_processes,
         strategy=training.strategy,
         dtype=str(dtype).removeprefix("torch."),
+        excluded=tokens.excluded,
     )
 
 

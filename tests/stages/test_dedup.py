@@ -17,6 +17,7 @@ from rich.console import Console
 from alpaca_cli.core.errors import GateFailed, UsageError
 from alpaca_cli.core.files import read_jsonl
 from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Dedup, Recipe
 from alpaca_cli.data.corpus import read_corpus
@@ -87,13 +88,16 @@ def test_every_option_at_once(tmp_path: Path) -> None:
         {"id": "c", "instruction": "Write a haiku about the autumn."},
         {"id": "d", "instruction": "Make up a quiz.", "output": f"First, {question}?"},
         {"id": "f", "instruction": COUNT, "quality": 0.5},
+        {"id": "g", "instruction": "Name a very very large bird.", "quality": 3},
     ]
     write(tmp_path / "data.jsonl", data)
+    bad = Example("Name a very very large bird.", "", "Owl")
+    write(tmp_path / "review.jsonl", [{"key": bad.review_key(), "mark": "bad"}])
     done = run(
         "dedup", "data.jsonl", "--keep", "quality", "--against", "known.jsonl",
         "--decontaminate", "eval.jsonl", "--threshold", 0.8, "--key", "instruction",
         "--tokenizer", "unicode", "-o", "out.jsonl", "--clusters", "groups.jsonl",
-        "--verify", 9, "--json", cwd=tmp_path,
+        "--exclude", "review.jsonl", "--verify", 9, "--json", cwd=tmp_path,
     )  # fmt: skip
     report = json.loads(done.stdout)
     assert report.pop("memory") > 2**20
@@ -101,7 +105,7 @@ def test_every_option_at_once(tmp_path: Path) -> None:
     assert report["pairs"].pop("all") == 6 + 4
     assert all(0 < cost <= 10 for cost in report.pop("pairs").values())
     assert report == {
-        "read": 5, "against_read": 1, "evaluation_read": 1, "kept": 2, "dropped": 3,
+        "read": 6, "against_read": 1, "evaluation_read": 1, "kept": 2, "dropped": 4,
         "duplicates": 1, "against": 1, "contaminated": 1, "semantic": 0, "exact": 0,
         "without_words": 0,
         "threshold": 0.8, "key": "instruction", "tokenizer": "unicode", "keep": "quality",
@@ -111,16 +115,18 @@ def test_every_option_at_once(tmp_path: Path) -> None:
             {"survivor": "k", "text": "Write a haiku about autumn.", "size": 2},
         ],
         "verified": 4, "output": "out.jsonl", "dropped_output": "out.dropped.jsonl",
-        "clusters": "groups.jsonl",
+        "clusters": "groups.jsonl", "excluded": 1,
     }  # fmt: skip
     assert [row["id"] for row in rows_of(tmp_path / "out.jsonl")] == ["b", "f"]
-    reasons = [
+    reasons: list[dict[str, Any]] = [
         {"reason": "duplicate", "row": "a", "duplicate_of": "b", "score": BIRDS},
         {"reason": "against", "row": "c", "duplicate_of": "k", "score": 0.9090909090909091},
         {"reason": "contaminated", "row": "d", "duplicate_of": "e", "score": 1.0},
+        {"reason": "excluded", "row": "g", "duplicate_of": None, "score": None},
     ]
+    gone = (data[row] for row in (0, 2, 3, 5))
     whole = [{"input": "", "output": "Owl"} | row | why
-             for row, why in zip((data[0], data[2], data[3]), reasons, strict=True)]  # fmt: skip
+             for row, why in zip(gone, reasons, strict=True)]  # fmt: skip
     assert rows_of(tmp_path / "out.dropped.jsonl") == whole
     assert rows_of(tmp_path / "groups.jsonl") == [
         {"survivor": "b", "text": BIG_BIRD, "size": 2,
