@@ -23,8 +23,9 @@ EXCEPTIONS = {("cli/doctor.py", "model")}
 TORCH_SIDE = {"torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors"}
 HEAVY = TORCH_SIDE | {
     "datasets", "pyarrow", "openai", "pydantic", "numpy", "numba", "datatrove", "rouge_score",
+    "plotly", "textual", "spacy", "matplotlib", "py3langid", "huggingface_hub",
     "nltk", "rapidfuzz",
-    "matplotlib", "yaml",
+    "yaml",
 }  # fmt: skip
 
 

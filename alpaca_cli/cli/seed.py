@@ -37,6 +37,9 @@ def seed(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the seed tasks to this file."),
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="What each seed has bred in this run; reads only.")
+    ] = False,
     fresh: FreshOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -45,23 +48,36 @@ def seed(
 
     With FILES: those files are checked and nothing else is written (-o writes them in one
     format). Without: the recipe's seeds go into the run folder; the built-in ones by default.
+
+    With --report, also while a generation is under way: which seeds breed new tasks, which breed
+    duplicates or rejections, and what a kept example costs by seed. A seed is named when its share
+    of kept candidates, or of requests without a readable task, is farther from the run's than
+    chance explains: binomial probability below 0.05 after correction for all comparisons, with
+    the candidates of one reply counted as fewer than they are.
     """
     from alpaca_cli.core.errors import UsageError
     from alpaca_cli.stages import seed as stage
 
+    if report:
+        from alpaca_cli.cli.seed_report import seed_report
+
+        if files or output is not None or fresh:
+            raise UsageError("--report: is about a run; it takes no FILES, -o or --fresh")
+        seed_report(recipe, run, sets, json=json, quiet=quiet)
+        return
     session = open_session(recipe, run, sets, json=json, quiet=quiet)
     if files:
-        report = stage.check(files, session.recipe.seeds, session.progress, output)
-        session.finish(report, show(report))
-        stage.refuse_errors(report)
+        checked = stage.check(files, session.recipe.seeds, session.progress, output)
+        session.finish(checked, show(checked))
+        stage.refuse_errors(checked)
     elif output is not None:
         raise UsageError("-o needs FILES", hint="without them the tasks go into the run folder")
     else:
         with session.locked():
-            report = stage.run(
+            checked = stage.run(
                 session.recipe, session.run, session.progress, fresh=freshness(fresh)
             )
-        session.finish(report, show(report), "alpaca generate")
+        session.finish(checked, show(checked), "alpaca generate")
 
 
 def show(report: Report) -> RenderableType:

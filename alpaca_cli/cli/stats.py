@@ -1,15 +1,12 @@
-"""`alpaca stats`: what is in the data."""
+"""`alpaca stats`: what is in the data, and whether it may pass."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 
 from alpaca_cli.cli.options import (
     FilesArgument,
@@ -18,16 +15,18 @@ from alpaca_cli.cli.options import (
     QuietOption,
     RecipeOption,
     RunOption,
+    Session,
     SetOption,
     freshness,
     open_session,
+    print_json,
 )
-from alpaca_cli.cli.seed import lengths_table
+from alpaca_cli.cli.stats_view import show
 
 if TYPE_CHECKING:
-    from alpaca_cli.stages.stats import Report
+    from alpaca_cli.core.stats_report import Report
 
-BAR = 20  # characters of the longest bar
+__all__ = ["show", "stats"]
 
 
 def stats(
@@ -39,129 +38,140 @@ def stats(
         Path | None,
         typer.Option("--output", "-o", metavar="HTML", help="Write the report as one HTML file."),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="Write each figure as PNG and SVG."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            help="Compare with these examples, or with a "
+            "report.json: what moved, and whether more than by chance.",
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="GATES",
+            help="Exit 5 unless all gates of this YAML file hold; `default` is the shipped one.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="XML", help="With --check: the verdict as JUnit XML."),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", metavar="MD", help="With --check: the verdict as Markdown."),
+    ] = None,
+    browse: Annotated[
+        bool,
+        typer.Option("--browse", help="Read, search and mark the examples in the terminal."),
+    ] = False,
+    review: Annotated[
+        Path | None,
+        typer.Option("--review", metavar="FILE", help="With --browse: where marks are kept."),
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option("--card", metavar="MD", help="Write a dataset card, a README for a hub."),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            metavar="ID",
+            help="With --card: the data's licence, e.g. cc-by-4.0; not stated when not given.",
+        ),
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of the report, and end.")
+    ] = False,
     fresh: FreshOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Report what is in the data: counts, lengths, verbs, similarity, lint.
+    """Report what is in the data: lengths, languages, verbs, similarity, lint; and gate on it.
 
-    With FILES: they are measured as one; -o writes one self-contained HTML report. Without: the
-    examples of this run, with both reports in the run folder.
+    With FILES: they are measured as one. Without: the examples of this run (with --run alone by
+    its own recipe), with report.json and report.html in the run folder. Every figure of --json
+    can be a gate: --check gates.yaml.
     """
     from alpaca_cli.core.errors import UsageError
+    from alpaca_cli.core.stats_report import schema as report_schema
+    from alpaca_cli.stages import stats as stage
+    from alpaca_cli.stages import stats_outputs as outputs
+
+    if schema:
+        print_json(report_schema())
+        return
+    for flag, given, needed, other in (
+        ("--junit", junit, check, "--check"),
+        ("--markdown", markdown, check, "--check"),
+        ("--review", review, browse, "--browse"),
+        ("--license", license, card, "--card"),
+    ):
+        if given is not None and not needed:
+            raise UsageError(f"{flag} needs {other}")
+    stored = None if run is None else run / "recipe.yaml"
+    own = recipe is None and stored is not None and stored.is_file()
+    session = open_session(str(stored) if own else recipe, run, sets, json=json, quiet=quiet)
+    if browse:
+        _browse(session, files, review)
+        return
+    written = {"-o": output, "--junit": junit, "--markdown": markdown, "--card": card}
+    written["--figures"] = figures
+    read = [*(files or ()), *filter(None, (against, check))]
+    outputs.refuse_overwriting_inputs(read, written)
+    gates = None if check is None else outputs.gates_of(check)  # a wrong one is told at once
+    report = _measured(session, files, fresh, own=own)
+    if against is not None:
+        report = stage.against(report, against, session.recipe, session.progress)
+    if gates is not None and check is not None:
+        report = outputs.checked(report, gates, check)
+    if output is not None:
+        report = outputs.write_page(report, output)
+    if figures is not None:
+        outputs.write_pictures(report, figures)
+    if card is not None:
+        outputs.write_card(report, session.recipe, card, license)
+    if report.check is not None:
+        outputs.write_verdict(report.check, report, junit, markdown)
+    session.finish(report, show(report), _next(files, report))
+    if report.check is not None:
+        outputs.refuse_failed(report.check)
+
+
+def _measured(session: Session, files: list[str] | None, fresh: bool, *, own: bool) -> Report:
+    """The report; a run that brought its `own` recipe keeps it as it was."""
     from alpaca_cli.stages import stats as stage
 
-    session = open_session(recipe, run, sets, json=json, quiet=quiet)
     if files:
-        report = stage.measure_files(files, session.recipe, session.progress, output)
-        session.finish(report, show(report), f"alpaca train {shlex.quote(files[0])}")
-    elif output is not None:
-        raise UsageError("-o needs FILES", hint="without them the report is in the run folder")
-    else:
-        with session.locked():
-            report = stage.run(
-                session.recipe, session.run, session.progress, fresh=freshness(fresh)
-            )
-        session.finish(report, show(report), "alpaca train")
+        return stage.measure_files(files, session.recipe, session.progress)
+    with session.run.lock() if own else session.locked():
+        return stage.run(session.recipe, session.run, session.progress, fresh=freshness(fresh))
 
 
-def show(report: Report) -> RenderableType:
-    """The report for people: the same figures as in the HTML report, shorter."""
-    share = report.with_input / report.examples if report.examples else 0
-    repeats = report.duplicates
-    parts: list[RenderableType] = [
-        f"[bold]{report.examples:,} examples[/], {share:.0%} with an input, "
-        f"from {escape(report.source)}",
-    ]
-    if report.funnel is not None:
-        parts.append(_funnel(report.funnel))
-    parts.append(lengths_table({name: found["quantiles"] for name, found in report.words.items()}))
-    if report.tokens is not None:
-        parts.append(lengths_table({"example": report.tokens["quantiles"]}, unit="tokens"))
-        parts.append(
-            f"{report.tokens['total']:,} tokens in all; {report.tokens['over']:,} examples are "
-            f"longer than {report.tokens['max_length']:,}"
-        )
-    parts.append("")
-    parts.append(_verbs(report.openings))
-    parts += ["", _similarity(report.similarity)]
-    parts.append(
-        f"exact duplicates: {repeats['rows']:,} rows, {repeats['instructions']:,} instructions, "
-        f"{repeats['outputs']:,} outputs"
+def _browse(session: Session, files: list[str] | None, review: Path | None) -> None:
+    from alpaca_cli.stages import stats as stage
+
+    tally = stage.look(files or [], session.recipe, session.run, session.progress, review)
+    session.progress.info(
+        f"read {tally.seen:,}; marked {tally.good:,} good, {tally.bad:,} bad; "
+        f"took back {tally.cleared:,}"
     )
-    for kind, counts in report.groups.items():
-        listed = " · ".join(f"{escape(name)} {count:,}" for name, count in counts.items())
-        parts.append(f"[dim]by {kind}:[/] {listed}")
-    parts += ["", _lint(report.lint)]
-    parts += [f"[dim]{escape(note)}[/]" for note in report.notes]
-    if report.html is not None:
-        parts.append(f"report: {escape(report.html)}")
-    return Group(*parts)
-
-
-def _funnel(funnel: dict[str, Any]) -> str:
-    rejected = " · ".join(
-        f"{escape(reason)} {count:,}" for reason, count in funnel["rejected"].items()
-    )
-    text = f"{funnel['candidates']:,} candidates → {funnel['generated']:,} kept"
-    if funnel["kept"] is not None:
-        text += f" → {funnel['kept']:,} after dedup"
-    return f"{text}\n[dim]rejected:[/] {rejected}" if rejected else text
-
-
-def _verbs(openings: dict[str, Any]) -> RenderableType:
-    # Expanded, with a ratio: the last column takes what is left instead of squeezing the others.
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-    table.add_column("opens with")
-    table.add_column("", justify="right")
-    table.add_column("")
-    table.add_column("objects (by rule)", overflow="ellipsis", no_wrap=True, ratio=1)
-    largest = max((verb["count"] for verb in openings["verbs"]), default=1)
-    for verb in openings["verbs"][:12]:
-        objects = " · ".join(f"{escape(noun)} {count:,}" for noun, count in verb["objects"])
-        table.add_row(
-            escape(verb["verb"]), f"{verb['count']:,}", _bar(verb["count"], largest), objects
+    if tally.review is not None:
+        named = " ".join(map(shlex.quote, files or ()))
+        session.progress.info(
+            f"next: alpaca dedup {named} --exclude {shlex.quote(tally.review)}".replace("  ", " ")
         )
-    return table
 
 
-def _similarity(found: dict[str, Any]) -> RenderableType:
-    """A histogram of ten bars, from the twenty of the report."""
-    if not found["measured"]:
-        return "nearest neighbours: not measured"
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("nearest ROUGE-L")
-    table.add_column("", justify="right")
-    table.add_column("")
-    bins = found["histogram"]
-    pairs = [
-        (first["from"], second["to"], int(first["count"] + second["count"]))
-        for first, second in zip(bins[::2], bins[1::2], strict=True)
-    ]
-    largest = max(count for _, _, count in pairs)
-    for low, high, count in pairs:
-        table.add_row(f"{low:.1f} – {high:.1f}", f"{count:,}", _bar(count, largest))
-    above = f"{found['above']:,} of {found['measured']:,} measured are above {found['threshold']:g}"
-    return Group(table, above)
-
-
-def _lint(rules: dict[str, Any]) -> RenderableType:
-    if not rules:
-        return "[green]lint: nothing found[/]"
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-    table.add_column("lint")
-    table.add_column("", justify="right")
-    table.add_column("for example", overflow="ellipsis", no_wrap=True, ratio=1)
-    for rule, found in rules.items():
-        colour = "red" if found["severity"] == "error" else "yellow"
-        first = found["rows"][0]
-        table.add_row(
-            f"[{colour}]{rule}[/]",
-            f"{found['count']:,}",
-            f"row {first['row']:,}: {escape(first['reason'])}",
-        )
-    return table
-
-
-def _bar(count: int, largest: int) -> str:
-    return "[blue]" + "━" * round(BAR * count / largest) + "[/]" if count else ""
+def _next(files: list[str] | None, report: Report) -> str:
+    if report.check is not None and not report.check.passed:
+        named = " ".join(map(shlex.quote, files or ()))
+        return f"alpaca stats {named} --browse".replace("  ", " ")
+    return f"alpaca train {shlex.quote(files[0])}" if files else "alpaca train"

@@ -182,7 +182,7 @@ class PlainTask:
         parts = [f"{self._label}: {self._done:,}"]
         if self._total:
             parts[0] += f"/{self._total:,}"
-            if 0 < self._done < self._total:
+            if self._total / 100 <= self._done < self._total:  # earlier it would be a guess
                 left = seconds / self._done * (self._total - self._done)
                 parts.append(f"about {duration(left)} left")
         parts.append(duration(seconds))

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 SURE = 0.99  # probability of all languages that are not allowed, together
 MIN_LETTERS, MIN_OUTPUT_LETTERS = 12, 40  # of prose; 3 to a letter of Chinese or Japanese
 _MAX_CHARACTERS = 1000  # of prose that are read
+LIKELY = 0.5  # probability of a language, with its near relatives
+_GLANCE = 200  # characters of prose that are read to tell which language is likely
 
 # What the model cannot keep apart in a sentence or two; dialects have no ISO 639-1 code.
 _NEAR = {
@@ -78,6 +80,7 @@ _LIST_OF_NAMES = re.compile(
     r"^[ \t]*(?:[-*•+]|\d{1,3}[.)])[ \t]+(?:[^\s]+[ \t]*){1,4}$", re.MULTILINE
 )
 _NOT_PROSE = re.compile(r"\d+|[^\w\s'’.,!?;:，。！？、-]|_")
+_ENGLISH_WORD = re.compile(r"\b(?:the|and|of|to|with|that|this|you|from|which|are|following)\b")
 _LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f]{3,}")
 _OTHER_LETTER = re.compile(r"[^\W\d_\u0000-\u024f]")
 _WIDE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3]")
@@ -146,6 +149,48 @@ def make_detector(allowed: Collection[str]) -> Callable[[str, int], str]:
         return next(str(code) for code, _ in ranking if code not in home)
 
     return foreign
+
+
+def make_recogniser() -> Callable[[str, int], str]:
+    """A function from a text to the code of its language; empty when none is likely.
+
+    Its second argument is how many letters of prose it takes to judge at all. Only the beginning
+    of the text is read. A language is likely when it and its near relatives have half of the
+    probability; dialects count as their language.
+
+    Raises:
+        UsageError: py3langid is not installed.
+    """
+    model = _load_model()
+    dialects = {code: home for home, near in _NEAR.items() for code in near if len(code) > 2}
+
+    def recognise(text: str, at_least: int) -> str:
+        if _is_plain_english(text[:_GLANCE]):
+            return "en"
+        words = prose(text[: 3 * _GLANCE])[:_GLANCE]
+        if _letters(words) < at_least:
+            return ""
+        label, probability = model.classify(words)
+        code = dialects.get(label, label)
+        if probability < LIKELY:
+            kin = {code, *_NEAR.get(code, ())}
+            if sum(share for other, share in model.rank(words) if other in kin) < LIKELY:
+                return ""
+        return "" if code == _NO_LANGUAGE else str(code)
+
+    return recognise
+
+
+def _is_plain_english(text: str) -> bool:
+    """Whether the commonest English words tell without the model, which takes ten times as long."""
+    found = _ENGLISH_WORD.findall(text)
+    return len(set(found)) >= 3 and 6 * len(found) >= len(text.split()) and text.isascii()
+
+
+def may_differ(example: Example) -> bool:
+    """Whether its output may be in another language: its task is about one, or quotes one."""
+    question = f"{example.instruction}\n{example.input}"
+    return bool(_ABOUT_LANGUAGES.search(question)) or _holds_latin_words(question)
 
 
 @cache

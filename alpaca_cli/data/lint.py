@@ -1,34 +1,87 @@
 """Lint: rows that a person would want to see before money or GPU time is spent on them.
 
 Each rule is one question with one reason as the answer. The rules are those of the clean-ups of
-the published Alpaca data (AlpacaDataCleaned, GPT-4-LLM) that can be told from the text alone, and
-they are meant to be right rather than to find everything: a rule that fires on good data is worse
-than none. Whether an answer is true is not known here, nor the language of a text: scripts are
-compared, so English with a French answer passes.
+the published Alpaca data (AlpacaDataCleaned, GPT-4-LLM, the issues of Stanford Alpaca) that can be
+told from the text alone, and they are meant to be right rather than to find everything: a rule that
+fires on good data is worse than none. Whether an answer is true is not known here, sums aside.
 
-`error` means that the row cannot be used; everything else is a `warning`.
+The rules of `lint_content` are also those that `generate` rejects by; the others only point a
+person at a row. `error` means that the row cannot be used; everything else is a `warning`.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from string import punctuation, whitespace
+from types import MappingProxyType
 from typing import Literal
 
 from alpaca_cli.core.records import Example
-from alpaca_cli.data.leftovers import leftover_marker, merged_record
-from alpaca_cli.data.refusals import asks_for_material, refusal
+from alpaca_cli.core.stats_report import SHOWN, Findings, LintRule, sample, share
+from alpaca_cli.data.lint_answers import (
+    escaped_text,
+    far_too_short,
+    own_label,
+    repeats_itself,
+    says_nothing,
+    wrong_count,
+)
+from alpaca_cli.data.lint_arithmetic import wrong_sum
+from alpaca_cli.data.lint_code import missing_code, no_code, unfenced_code
+from alpaca_cli.data.lint_content import content_findings, quote
+from alpaca_cli.data.lint_cut_off import cut_off
+from alpaca_cli.data.lint_language import other_language
+from alpaca_cli.data.lint_links import invented_link, link_to_open
+from alpaca_cli.data.lint_tasks import asks_for_media, needs_live_facts, points_to_attachment
 from alpaca_cli.data.rouge import tokenize
-from alpaca_cli.data.rouge_index import RougeIndex
+from alpaca_cli.data.rouge_index import first_stays
 from alpaca_cli.data.texts import plain
+
+__all__ = ["RULES", "Finding", "by_rule", "content_findings", "lint", "row_findings"]
 
 MIN_WORDS, MAX_WORDS = 2, 150  # of an instruction; the upper bound is Stanford Alpaca's
 MAX_OUTPUT_WORDS = 2000
+
+RULES: Mapping[str, str] = MappingProxyType(
+    {
+        "empty-instruction": "the instruction is empty",
+        "empty-output": "the output is empty",
+        "short-instruction": f"the instruction has fewer than {MIN_WORDS} words",
+        "long-instruction": f"the instruction has more than {MAX_WORDS} words",
+        "long-output": f"the output has more than {MAX_OUTPUT_WORDS:,} words",
+        "duplicate-instruction": "the same instruction as an earlier row, case and spaces aside",
+        "near-duplicate-instruction": "an instruction much like that of an earlier row (ROUGE-L)",
+        "answer-repeats-question": "the output is the input or the instruction, and adds nothing",
+        "merged-records": "a field holds a second task",
+        "leftover-marker": "a field holds marks of a prompt or chat format, e.g. <|im_end|>",
+        "field-label": 'a field begins with its own name, e.g. "Input:" in the input',
+        "placeholder-input": "the input says that there is none, e.g. N/A, instead of being empty",
+        "placeholder-output": "the output says that there is none, e.g. <no output>",
+        "placeholder": "a field is a placeholder or holds one, e.g. [insert text]",
+        "damaged-text": "a field was decoded wrongly, or holds control characters",
+        "escaped-text": "an escape or an HTML entity is left in a text, e.g. \\n or &amp;",
+        "link-as-input": "the input is only a link, which a model cannot open",
+        "link-to-open": "the task is about a page that only a link stands for",
+        "invented-link": "the output holds the address of a page that nobody asked for",
+        "missing-input": "the instruction needs material, or the output asks for it: there is none",
+        "missing-code": "the instruction is about code that is nowhere in the question",
+        "missing-attachment": "the task is about a picture, a sound or a file that is not there",
+        "asks-for-media": "the task is to make a picture, a sound or a film, not a text",
+        "needs-live-facts": "the task needs the web or a clock: the weather, a price, the time",
+        "refusal": "the output refuses, or says what a model cannot do",
+        "truncated-output": "the output ends in the middle of a sentence, a list or a program",
+        "unclosed-code": "a ``` block in the output is not closed",
+        "unfenced-code": "code stands among the sentences of the output without a ``` fence",
+        "no-code": "a program was asked for, and the output has no code",
+        "wrong-arithmetic": "an equation in the output does not compute",
+        "wrong-count": "a numbered list has more or fewer items than were asked for",
+        "short-output": "the output has not half of the words that were asked for",
+        "repeated-text": "the output says the same thing over and over",
+        "script-mix": "question and output are in different scripts, which nobody asked for",
+        "wrong-language": "the output is in another language than the instruction (py3langid)",
+    }
+)
+"""Every rule, and what it looks for; `wrong-language` needs the extra [language]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +110,73 @@ def lint(
     """Everything found, in the order of the rows.
 
     Args:
-        near_duplicate: instructions with a ROUGE-L F1 above this are reported as near-duplicates
-            of the most similar earlier row. Scripts other than Latin count, too.
+        near_duplicate: an instruction with a ROUGE-L F1 above this is a near-duplicate, when the
+            other one comes earlier and is none itself: as `alpaca dedup` decides, so that a row
+            which is named as the other one never is to go. Scripts other than Latin count, too.
         step: called once for each row.
     """
     repeats = _repeated_instructions(examples, near_duplicate)
     findings = []
     for row, (example, repeat) in enumerate(zip(examples, repeats, strict=True), 1):
         for rule, reason in row_findings(example):
-            severity: Literal["error", "warning"] = "error" if rule in _ERRORS else "warning"
-            findings.append(Finding(row, example.id, rule, severity, reason))
+            findings.append(Finding(row, example.id, rule, _severity(rule), reason))
         if repeat is not None:
             rule, reason, other = repeat
-            findings.append(Finding(row, example.id, rule, "warning", reason, other))
+            findings.append(Finding(row, example.id, rule, _severity(rule), reason, other))
         step()
     return findings
 
 
+def by_rule(
+    examples: Sequence[Example], findings: Sequence[Finding]
+) -> tuple[dict[str, LintRule], Findings]:
+    """What each rule found, and all of them together.
+
+    Every rule is there, also with none: errors first, then the most frequent. Rows are counted, so
+    that a rule which two fields of a row break counts once; a sample's note is the reason.
+    """
+    first: dict[str, dict[int, Finding]] = {rule: {} for rule in RULES}
+    for found in findings:
+        first[found.rule].setdefault(found.row, found)
+    counts = {rule: len(rows) for rule, rows in first.items()}
+    order = sorted(RULES, key=lambda rule: (_severity(rule), -counts[rule]))
+    rules = {
+        rule: LintRule(
+            severity=_severity(rule),
+            about=RULES[rule],
+            count=counts[rule],
+            share=share(counts[rule], len(examples)),
+            rows=[
+                sample(one.row, one.id, examples[one.row - 1].instruction, one.reason)
+                for one in list(first[rule].values())[:SHOWN]
+            ],
+        )
+        for rule in order
+    }
+    errors = sum(count for rule, count in counts.items() if rule in _ERRORS)
+    rows = len({found.row for found in findings})
+    together = Findings(errors, sum(counts.values()) - errors, rows, share(rows, len(examples)))
+    return rules, together
+
+
 _ERRORS = frozenset({"empty-instruction", "empty-output"})
+
+
+def _severity(rule: str) -> Literal["error", "warning"]:
+    return "error" if rule in _ERRORS else "warning"
 
 
 def _repeated_instructions(
     examples: Sequence[Example], threshold: float
 ) -> Iterator[tuple[str, str, int] | None]:
     """Rule, reason and earlier row for each example, None where nothing earlier is like it."""
-    index = RougeIndex(threshold)
+    stays = first_stays(
+        (tokenize(example.instruction, "unicode") for example in examples), threshold
+    )
+    near, scores = stays.survivors.tolist(), stays.scores.tolist()
     first: dict[str, int] = {}
     for row, example in enumerate(examples, 1):
         question = plain(example.instruction)
-        tokens = tokenize(example.instruction, "unicode")
-        near = index.nearest(tokens)
-        index.add(tokens)
         other = first.setdefault(question, row)
         if not question:
             yield None
@@ -96,10 +185,10 @@ def _repeated_instructions(
             inputs = "and the same input" if same_input else "with another input"
             reason = f"the same instruction as {_name(examples, other)}, {inputs}"
             yield "duplicate-instruction", reason, other
-        elif near is not None:
-            other = near[0] + 1
-            reason = f"ROUGE-L {near[1]:.3f} with the instruction of {_name(examples, other)}"
-            yield "near-duplicate-instruction", reason, other
+        elif near[row - 1] >= 0:
+            other = near[row - 1] + 1
+            reason = f"ROUGE-L {scores[row - 1]:.3f} with the instruction of "
+            yield "near-duplicate-instruction", reason + _name(examples, other), other
         else:
             yield None
 
@@ -116,81 +205,11 @@ def row_findings(example: Example) -> Iterator[tuple[str, str]]:
     if not example.output.strip():
         yield "empty-output", "the output is empty"
     yield from _length(example)
-    yield from content_findings(example)
-
-
-def content_findings(example: Example) -> Iterator[tuple[str, str]]:
-    """Rule and reason of what is wrong with the texts of a row, one rule after the other.
-
-    Lengths and empty fields aside, which have bounds of their own in a recipe.
-    """
-    if repeated := _repeats_question(example):
-        yield "answer-repeats-question", repeated
-    says_none = _says_none(example)
-    names = ("instruction", "output") if says_none else ("instruction", "input", "output")
-    fields = [(name, getattr(example, name)) for name in names]
-    for name, text in fields:
-        if label := merged_record(text, example.instruction):
-            yield "merged-records", f"{name} holds a second task, at {_quote(label)}"
-    for name, text in fields:
-        if mark := leftover_marker(text):
-            yield "leftover-marker", f"{name} holds {_quote(mark)}"
-    if says_none:
-        yield "placeholder-input", f"input says {_quote(example.input)} instead of being empty"
-    for name, text in fields:
-        filler = _filler(text.strip())
-        if filler and _ABOUT_DOTS.search(example.instruction):
-            filler = ""
-        # An answer may be a template with [insert date]; a question may not.
-        found = None if filler or name == "output" else _INSERT.search(text)
-        if found and not _ABOUT_TEMPLATES.search(example.instruction):
-            filler = found[0]
-        if filler:
-            yield "placeholder", f"{name} holds {_quote(filler)}"
-    for name, text in fields:
-        if broken := _broken_text(text):
-            yield "damaged-text", f"{name} holds {broken}"
-    if _URL.fullmatch(example.input.strip()) and not _ABOUT_LINKS.search(example.instruction):
-        yield "link-as-input", "the input is only a link, which a model cannot open"
-    if not example.input.strip() and (words := _refers_to_missing(example.instruction)):
-        yield "missing-input", f"the instruction says {_quote(words)}, and there is no input"
-    elif words := asks_for_material(example):
-        yield "missing-input", f"the output asks for material: {_quote(words)}"
-    if words := refusal(example):
-        yield "refusal", f"the output begins with {_quote(words)}"
-    if example.output.count("```") % 2 and len(_FENCE.findall(example.output)) % 2:
-        yield "unclosed-code", "a ``` block in the output is not closed: cut off?"
-    if scripts := _other_script(example):
-        yield "script-mix", "the question is in {} script, the output in {}".format(*scripts)
-
-
-def _repeats_question(example: Example) -> str:
-    """Which part of the question the output is, and nothing more; empty when it says more.
-
-    One unchanged word is a right answer to much that can be asked about a word, and so is an
-    unchanged text where the instruction leaves it open whether there is anything to change.
-    """
-    instruction, input = example.instruction.strip(), example.input.strip()
-    output = example.output.strip()
-    if not output:
-        return ""
-    if output == input:
-        if len(output.split()) == 1 and len(output) < 20:
-            return ""
-        if _MAY_STAY.search(instruction):
-            return ""
-        return "the output is the input, word for word"
-    asked = instruction.rstrip(".:!?。：！？ ")
-    if asked and output.startswith(asked):
-        rest = output[len(asked) :].lstrip(".:!?。：！？ \n")
-        if rest == input or not re.search(r"\w", rest):
-            return "the output is the instruction, word for word"
-    return ""
-
-
-def _quote(text: str) -> str:
-    text = " ".join(text.split())
-    return f'"{text}"' if len(text) <= 40 else f'"{text[:37]}…"'
+    found = list(content_findings(example))
+    yield from found
+    known = {rule for rule, _ in found}
+    yield from _questions(example, known)
+    yield from _answers(example, known)
 
 
 def _length(example: Example) -> Iterator[tuple[str, str]]:
@@ -199,173 +218,55 @@ def _length(example: Example) -> Iterator[tuple[str, str]]:
         yield "short-instruction", f"the instruction has {words} of at least {MIN_WORDS} words"
     if words > MAX_WORDS:
         yield "long-instruction", f"the instruction has {words} words, more than {MAX_WORDS}"
+    if len(example.output) <= MAX_OUTPUT_WORDS:
+        return  # fewer letters than that are fewer words, too
     words = len(tokenize(example.output, "unicode"))
     if words > MAX_OUTPUT_WORDS:
         yield "long-output", f"the output has {words} words, more than {MAX_OUTPUT_WORDS}"
 
 
-# Only what nobody writes on purpose: letters hold [Your Name], code to complete holds TODO.
-# XXX is also 30, "todo" Spanish, "..." the letter S in Morse code.
-_FILLER = re.compile(r"(?i:lorem ipsum\b).*|TODO|TBD|tbd|[xX]{4,}", re.DOTALL)
-_ABOUT_DOTS = re.compile(r"morse|ellips|\bdots?\b|punctuat|periods", re.IGNORECASE)
-_FILLER_IN_BRACKETS = re.compile(
-    r"[\[<{](?:your|my|the)?[ _-]?"
-    r"(?:instruction|input|output|response|answer|text)[^\]>}\n]*[\]>}]",
-    re.IGNORECASE,
-)
-_EDGES = f"{punctuation}{whitespace}…“”‘’«»"
-_INSERT = re.compile(r"[\[<{](?:insert|enter|paste)[ _-][^\]>}\n=\"']{1,60}[\]>}]", re.IGNORECASE)
-_ABOUT_TEMPLATES = re.compile(r"placeholder|template|fill(?:ed)? in|blanks?\b|form letter", re.I)
-_MAY_STAY = re.compile(
-    r"\b(?:if|whether|unless|any|where|necessary|needed|already|otherwise)\b|如果|是否|任何", re.I
-)
-_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
-_NO_INPUT = re.compile(
-    r"[<(\[]?(?:no[ _-]?input(?: (?:is )?(?:needed|required|necessary))?|not? applicable|n/?a|"
-    r"无输入|没有输入)[>)\]]?[.。]?",
-    re.I,
-)
-_MAY_BE_INPUT = re.compile(r"[<(\[]?(?:none|null|nil|empty|无)[>)\]]?[.。]?", re.I)
-_ABOUT_WORDS = re.compile(
-    r"\b(?:words?|terms?|given|following|inputs?|values?|keywords?|types?|literals?|below|above|"
-    r"synonyms?|antonyms?|opposite|define|definition|spell|translate|rhymes?)\b|词|字|翻译",
-    re.I,
-)
-_URL = re.compile(r"(?:https?://|www\.)\S+", re.I)
-_ABOUT_LINKS = re.compile(
-    r"domain|pars(?:e|ing)|extract|protocol|valid|regex|regular|function|program|script|code|"
-    r"class\b|query|encod|decod|shorten|request|html|hyperlink",
-    re.I,
-)
+def _questions(example: Example, known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What is asked for and cannot be done.
 
-
-def _says_none(example: Example) -> bool:
-    """Whether the input says that there is none. "Empty" may be the word that is asked about."""
-    input = example.input.strip()
-    if _MAY_BE_INPUT.fullmatch(input):
-        return not _ABOUT_WORDS.search(example.instruction)
-    return _NO_INPUT.fullmatch(input) is not None
-
-
-def _filler(text: str) -> str:
-    """The text when all of it stands in for one; empty when it does not."""
-    if _FILLER_IN_BRACKETS.fullmatch(text):
-        return text
-    core = text.strip(_EDGES)
-    if core:
-        return text if _FILLER.fullmatch(core) else ""
-    return text if "..." in text or "…" in text else ""
-
-
-def _broken_text(text: str) -> str:
-    """What shows that bytes were decoded or kept wrongly; empty when nothing does."""
-    if text.isascii() and text.isprintable():
-        return ""
-    if "\ufffd" in text:
-        return "U+FFFD, the mark of bytes that could not be decoded"
-    for run in re.findall(r"[^\x00-\x7f]{2,}", text):
-        if repaired := _utf8_read_as_latin(run):
-            return f'"{run}", which is "{repaired}" in UTF-8'
-    if control := re.search(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]", text):
-        return f"the control character U+{ord(control[0]):04X}"
-    return ""
-
-
-def _utf8_read_as_latin(run: str) -> str:
-    """The text that `run` was before UTF-8 was read as Windows-1252; empty when it was not."""
-    try:
-        data = b"".join(
-            character.encode("latin-1" if "\x80" <= character <= "\x9f" else "cp1252")
-            for character in run
-        )
-        return data.decode("utf-8")
-    except UnicodeError:
-        return ""
-
-
-_THINGS = "articles?|text|passage|paragraphs?|sentences?|questions?|code|poem|story|list|table"
-_POINTER = re.compile(
-    rf"\bthe following\b|\b(?:{_THINGS}) below\b|\bbelow[.:?]?$|以下|下面的|下列", re.I
-)
-
-
-def _refers_to_missing(instruction: str) -> str:
-    """The words that point to something that is not there; empty unless that is quite certain.
-
-    Certain means: one sentence, and nothing after the pointer that could be the thing itself.
+    Args:
+        known: rules that found something in the row, so that nothing is said twice.
     """
-    text = instruction.strip()
-    found = _POINTER.search(text)
-    if found is None or re.search(r"[.!?。！？;；]\s*\S", text):
-        return ""
-    rest = text[found.end() :]
-    if re.search(r"[\n\d,，、\"“”‘’«「『《`#(\[{<=/-]|[:：]\s*\S|\W'", rest) or len(rest) > 100:
-        return ""
-    return found[0]
+    if name := own_label(example):
+        yield "field-label", f"the {name} begins with its own name: {quote(getattr(example, name))}"
+    if escape := escaped_text(example):
+        yield "escaped-text", f"{quote(escape)} is left in a text"
+    if "missing-input" not in known and (words := missing_code(example)):
+        yield "missing-code", f"the instruction says {quote(words)}, and there is no code"
+    absent = {"link-as-input", "missing-input"} & set(known)
+    if not absent and (words := points_to_attachment(example)):
+        yield "missing-attachment", f"the task says {quote(words)}, and nothing is attached"
+    elif link := link_to_open(example):
+        yield "link-to-open", f"there is only {quote(link)} to go by"
+    if words := asks_for_media(example):
+        yield "asks-for-media", f"the instruction says {quote(words)}"
+    if words := needs_live_facts(example):
+        yield "needs-live-facts", f"the instruction says {quote(words)}"
 
 
-# First word of the Unicode name of a letter -> script. Chinese, Japanese and Korean mix theirs.
-_SCRIPTS = {
-    "LATIN": "Latin",
-    "FULLWIDTH": "Latin",
-    "CJK": "East Asian",
-    "HIRAGANA": "East Asian",
-    "KATAKANA": "East Asian",
-    "HANGUL": "East Asian",
-    "CYRILLIC": "Cyrillic",
-    "GREEK": "Greek",
-    "ARABIC": "Arabic",
-    "HEBREW": "Hebrew",
-    "DEVANAGARI": "Devanagari",
-    "BENGALI": "Bengali",
-    "TAMIL": "Tamil",
-    "TELUGU": "Telugu",
-    "THAI": "Thai",
-}
-_LANGUAGE_TASK = re.compile(
-    r"translat|transcri|transliterat|language|script|alphabet|pronounc|unicode|emoji|encod|decod|"
-    r"morse|chinese|japanese|korean|russian|ukrainian|greek|arabic|hebrew|hindi|thai|persian|"
-    r"mandarin|cantonese|english|latin|翻译|译|英文|英语|拼音|字母|代码|编程|程序|函数|缩写|符号",
-    re.I,
-)
-
-
-def _other_script(example: Example) -> tuple[str, str] | None:
-    """The scripts of question and output when they differ and the task does not ask for it.
-
-    Only prose counts: at least 20 letters of one script, nine in ten of all, and not code.
-    """
-    question = f"{example.instruction}\n{example.input}"
-    if question.isascii() and example.output.isascii():
-        return None
-    if _LANGUAGE_TASK.search(question) or re.search(r"[{}=;`<>]", example.output):
-        return None
-    asked, answered = _script(question, 1), _script(example.output, 20)
-    if asked is None or answered is None or asked[0] == answered[0] or answered[0] in asked[1]:
-        return None
-    return asked[0], answered[0]
-
-
-def _script(text: str, at_least: int) -> tuple[str, set[str]] | None:
-    """The script of nine in ten letters of a text, and all its scripts; None when there is none."""
-    counts = Counter(_letter_scripts(text))
-    if not counts:
-        return None
-    script, count = counts.most_common(1)[0]
-    if script == "other" or count < max(at_least, 0.9 * counts.total()):
-        return None
-    return script, set(counts)
-
-
-def _letter_scripts(text: str) -> Iterable[str]:
-    return filter(None, map(_script_of, text))
-
-
-@lru_cache(maxsize=1 << 16)
-def _script_of(character: str) -> str:
-    """The script of a letter, `other` for one that is not listed; empty for what is no letter."""
-    if not character.isalpha():
-        return ""
-    if character.isascii():
-        return "Latin"
-    return _SCRIPTS.get(unicodedata.name(character, "?").split()[0], "other")
+def _answers(example: Example, known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with an output; `known` as above."""
+    if not {"placeholder", "leftover-marker"} & set(known) and (words := says_nothing(example)):
+        yield "placeholder-output", f"the output says {quote(words)}"
+    if link := invented_link(example):
+        yield "invented-link", f"nobody asked for {quote(link)}"
+    if "unclosed-code" not in known and (reason := cut_off(example)):
+        yield "truncated-output", reason
+    if line := unfenced_code(example):
+        yield "unfenced-code", f"there is no fence around {quote(line)}"
+    if words := no_code(example):
+        yield "no-code", f"the instruction says {quote(words)}, and the output has no code"
+    if equation := wrong_sum(example):
+        yield "wrong-arithmetic", equation
+    if counts := wrong_count(example):
+        yield "wrong-count", counts
+    if counts := far_too_short(example):
+        yield "short-output", counts
+    if words := repeats_itself(example):
+        yield "repeated-text", f"the output repeats {quote(words)}"
+    if "script-mix" not in known and (languages := other_language(example)):
+        yield "wrong-language", languages

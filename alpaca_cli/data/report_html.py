@@ -1,270 +1,160 @@
-"""The stats report as one HTML file that needs nothing else: no network, no script, no library.
+"""The stats report as one HTML file that needs nothing else: no network, no folder beside it.
 
-Plots are SVG drawn here, each with a title per bar and the same figures in a table below, so that
-they can be read without seeing them. Every text of the data is escaped: it is model output. The
+Every figure is there first as SVG or a table, for printing, for readers without a script and for
+those who do not see it. Where plotly is installed the page carries it, too, and draws the figures
+anew so that they answer to the mouse. Every text of the data is escaped: it is model output. A
+policy in the page forbids everything but its own two scripts; nothing can be loaded or sent. The
 page follows the reader's light or dark setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-_STYLE = (Path(__file__).parent / "report.css").read_text("utf-8")
-_WIDTH, _HEIGHT = 640, 200  # of a histogram, in SVG units
-_LEFT, _BOTTOM, _TOP = 44, 24, 20  # room for the axis labels
+from alpaca_cli.core.stats_report import Report, Sample
+from alpaca_cli.data import report_sections, report_tables
+from alpaca_cli.data.report_parts import ID, Section, cut
+from alpaca_cli.data.report_plotly import Library, allowed, load_library
+from alpaca_cli.data.report_tags import NONE, Html, clean, number, percent, tag
+
+LIMIT = 5_000_000  # bytes
+GROUPS = 8  # kinds of groups that are shown
+_FOLDER = Path(__file__).parent
+_STYLE = (_FOLDER / "report.css").read_text("utf-8")
+_SCRIPT = (_FOLDER / "report.js").read_text("utf-8")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_STILL = (
+    "The figures of this page do not answer to the mouse: plotly, of the extra [report], was not "
+    "installed when it was written."
+)
+_SHORT = "Examples are left out: with them this page would be larger than 5 MB."
+_FOOTER = "The same figures for scripts: alpaca stats --json."
+_CREDIT = " Moving figures: plotly.js, © Plotly, Inc., MIT license."
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """The whole page for a stats report (the fields of `stages.stats.Report`)."""
-    sections = [
-        _summary(report),
-        _funnel(report["funnel"]),
-        _lengths(report["words"], report["tokens"]),
-        _openings(report["openings"]),
-        _similarity(report["similarity"]),
-        _lint(report["lint"]),
-        *(_groups(kind, counts) for kind, counts in report["groups"].items()),
-        _notes(report["notes"]),
-    ]
-    title = escape(report["source"])
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Data report: {title}</title>
-<style>
-{_STYLE}</style>
-</head>
-<body>
-<header><p>alpaca stats</p><h1>Data report</h1><p class="source">{title}</p></header>
-<main>
-{"".join(sections)}</main>
-</body>
-</html>
-"""
+def render(report: Report) -> str:
+    """The whole page; at most LIMIT bytes, however large the set is.
+
+    Texts and tables are cut, so that even a large report is far below; where all of that is at
+    its longest at once, the page goes without examples and says so.
+    """
+    library = load_library()
+    notes = [_STILL] if library is None else []
+    page = _page(report, library, notes)
+    if len(page.encode()) > LIMIT:
+        page = _page(_without_samples(report), library, [*notes, _SHORT])
+    return page
 
 
-def _summary(report: Mapping[str, Any]) -> str:
-    examples, similarity = report["examples"], report["similarity"]
-    counts = {"error": 0, "warning": 0}
-    for rule in report["lint"].values():
-        counts[rule["severity"]] += rule["count"]
-    figures = [
-        ("examples", f"{examples:,}", ""),
-        ("with input", _percent(report["with_input"], examples), f"{report['with_input']:,}"),
-        ("median output", f"{_median(report['words']['output']):,g}", "words"),
-        ("exact duplicates", f"{report['duplicates']['rows']:,}", "whole rows"),
-        (
-            "near neighbour",
-            _percent(similarity["above"], similarity["measured"]),
-            f"ROUGE-L above {similarity['threshold']:g}",
+def _page(report: Report, library: Library | None, notes: Sequence[str]) -> str:
+    sections = _sections(report, notes)
+    title = cut(report.source)
+    contents = [tag("li", tag("a", part.title, href=f"#{part.id}")) for part in sections]
+    body = [
+        tag("a", "Skip to the figures", href="#main", class_="skip"),
+        tag(
+            "header",
+            tag("p", "alpaca stats"),
+            tag("h1", "Data report"),
+            tag("p", tag("bdi", title), class_="source"),
         ),
-        ("lint", f"{counts['error'] + counts['warning']:,}", f"{counts['error']:,} errors"),
+        tag("nav", tag("ul", *contents), aria_label="Contents"),
+        tag("main", _cards(report), *(part.html() for part in sections), id="main"),
+        tag("footer", tag("p", _FOOTER, "" if library is None else _CREDIT)),
+        *_scripts(library),
     ]
-    cards = "".join(
-        f'<div class="card"><span>{name}</span><b>{value}</b><small>{escape(note)}</small></div>'
-        for name, value, note in figures
+    page = tag("html", _head(title, library), tag("body", *body), lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
+def _head(title: str, library: Library | None) -> Html:
+    policy = _POLICY
+    if library is not None:
+        policy += f"; script-src {allowed(_SCRIPT)} {library.allowed}"
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", f"Data report: {title}"),
+        tag("style", Html(_STYLE)),
     )
-    return f'<div class="cards">{cards}</div>\n'
 
 
-def _funnel(funnel: Mapping[str, Any] | None) -> str:
-    if funnel is None:
-        return ""
-    total = funnel["candidates"]
-    bars = [("written by the teacher", total, "")]
-    bars += [(f"rejected: {reason}", count, "drop") for reason, count in funnel["rejected"].items()]
-    bars.append(("kept by generate", funnel["generated"], ""))
-    if funnel["kept"] is not None:
-        bars += [
-            (f"dropped: {reason}", count, "drop") for reason, count in funnel["dropped"].items()
-        ]
-        bars.append(("kept by dedup", funnel["kept"], ""))
-    return _section("From candidates to examples", _bars(bars, total))
+def _scripts(library: Library | None) -> list[Html]:
+    if library is None:
+        return []
+    packed = tag("script", Html(library.packed), type="text/plain", id="plotly")
+    return [packed, tag("script", Html(_SCRIPT))]
 
 
-def _lengths(words: Mapping[str, Any], tokens: Mapping[str, Any] | None) -> str:
-    names = {
-        "instruction": "Instruction",
-        "input": "Input (where there is one)",
-        "output": "Output",
-    }
+def _sections(report: Report, more_notes: Sequence[str]) -> list[Section]:
+    """What the report has, the verdict first."""
+    known, total = report.provenance, report.examples
+    found: list[Section] = []
+    if report.check is not None:
+        found.append(report_tables.gates(report.check))
+    if report.against is not None:
+        found.append(report_tables.comparison(report.against))
+    if known is not None and known.funnel is not None:
+        found.append(report_sections.funnel(known.funnel))
+    found += [
+        report_sections.lengths(report.lengths, report.tokens),
+        report_sections.openings(report.openings),
+        report_sections.task_types(report.task_types, total),
+        report_sections.languages(report.languages, total),
+        report_sections.similarity(report.neighbours, report.seeds),
+        report_tables.duplicates(report.duplicates),
+        report_tables.diversity(report.diversity),
+        report_tables.lint(report.lint, report.findings),
+    ]
+    if report.contamination is not None:
+        found.append(report_tables.contamination(report.contamination))
+    for place, (kind, groups) in enumerate(list(report.groups.items())[:GROUPS]):
+        title = f"By {clean(kind, ID)}"
+        found.append(report_sections.group_section(f"group-{place}", title, groups, total))
+    if known is not None:
+        found.append(report_tables.provenance(known))
+    if notes := [*more_notes, *report.notes]:
+        found.append(report_tables.notes(notes))
+    return found
+
+
+def _without_samples(value: Any) -> Any:
+    """A record of the report, at any depth, with no examples behind its figures."""
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {part.name: _without_samples(getattr(value, part.name)) for part in fields(value)}
+        return replace(value, **parts)
+    if isinstance(value, dict):
+        return {name: _without_samples(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_samples(part) for part in value if not isinstance(part, Sample)]
+    return value
+
+
+def _cards(report: Report) -> Html:
+    """The figures to know first."""
+    outputs = report.lengths.get("output")
+    repeats, near = report.duplicates.get("rows"), report.neighbours
+    cards = [
+        ("Examples", f"{report.examples:,}", ""),
+        ("With input", percent(report.with_input_share), f"{report.with_input:,} examples"),
+        ("Median output", NONE if outputs is None else number(outputs.words.median), "words"),
+        ("Duplicates", NONE if repeats is None else f"{repeats.count:,}", "exact rows"),
+        ("Near-duplicates", percent(near.above_share), f"ROUGE-L > {near.threshold:g}"),
+        ("Findings", percent(report.findings.rows_share), f"{report.findings.rows:,} examples"),
+    ]
+    if report.check is not None:
+        failed = sum(not gate.passed for gate in report.check.gates)
+        verdict = "passed" if report.check.passed else "failed"
+        cards.insert(0, ("Gates", verdict, f"{failed:,} of {len(report.check.gates):,} fail"))
     parts = [
-        f"<figure><figcaption>{names[field]}, words</figcaption>"
-        f"{_histogram(found['histogram'], f'{field} length in words')}"
-        f"{_quantiles(found['quantiles'])}</figure>"
-        for field, found in words.items()
-        if found["histogram"]
+        tag("div", tag("dt", name), tag("dd", tag("b", value), tag("small", text)), class_="card")
+        for name, value, text in cards
     ]
-    note = (
-        '<p class="note">Words of any script; one per letter where a script has no spaces. '
-        "The last bar holds everything longer.</p>"
-    )
-    if tokens is not None:
-        note += (
-            f'<p class="note">{tokens["total"]:,} tokens in all, by {escape(tokens["tokenizer"])}; '
-            f"{tokens['over']:,} examples are longer than {tokens['max_length']:,}.</p>"
-        )
-        plot = _histogram(tokens["histogram"], "tokens of an example", mark=tokens["max_length"])
-        parts.append(
-            "<figure><figcaption>Prompt, answer and EOS, tokens</figcaption>"
-            f"{plot}{_quantiles(tokens['quantiles'])}</figure>"
-        )
-    return _section("Lengths", f'{note}<div class="plots">{"".join(parts)}</div>')
-
-
-def _openings(openings: Mapping[str, Any]) -> str:
-    verbs = openings["verbs"]
-    if not verbs:
-        return ""
-    rows = [
-        (
-            verb["verb"],
-            verb["count"],
-            " · ".join(f"{noun} {count:,}" for noun, count in verb["objects"]),
-        )
-        for verb in verbs
-    ]
-    note = (
-        f'<p class="note">By rule, without a parser: recognised in {openings["recognised"]:,} of '
-        f"{openings['total']:,} instructions. Beside each verb its most frequent objects.</p>"
-    )
-    largest = max(count for _, count, _ in rows)
-    return _section("Opening verbs and their objects", note + _bars(rows, largest, noted=True))
-
-
-def _similarity(found: Mapping[str, Any]) -> str:
-    if not found["measured"]:
-        return ""
-    note = (
-        f'<p class="note">ROUGE-L F1 of the {escape(found["key"])} with the most similar other '
-        f"example, for {found['measured']:,} examples; {found['above']:,} are above "
-        f"{found['threshold']:g}, where dedup drops.</p>"
-    )
-    plot = _histogram(
-        found["histogram"], "similarity to the nearest neighbour", mark=found["threshold"]
-    )
-    table = _quantiles(found["quantiles"])
-    return _section("Nearest neighbours", f'{note}<figure class="single">{plot}{table}</figure>')
-
-
-def _lint(rules: Mapping[str, Any]) -> str:
-    if not rules:
-        return _section("Lint", "<p>Nothing found.</p>")
-    parts = []
-    for rule, found in rules.items():
-        named = any(row["id"] for row in found["rows"])
-        heads = (
-            ("row", "id", "reason", "instruction") if named else ("row", "reason", "instruction")
-        )
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(str(row[head] or ''))}</td>" for head in heads) + "</tr>"
-            for row in found["rows"]
-        )
-        severity = found["severity"]
-        opened = " open" if severity == "error" else ""
-        parts.append(
-            f'<details{opened}><summary><span class="{severity}">{severity}</span> '
-            f"{escape(rule)} <b>{found['count']:,}</b></summary>"
-            f'<table class="rows"><thead><tr>{_heads(heads)}</tr></thead>'
-            f"<tbody>{rows}</tbody></table></details>"
-        )
-    return _section("Lint", "".join(parts))
-
-
-def _groups(kind: str, counts: Mapping[str, int]) -> str:
-    shown = list(counts.items())[:40]
-    more = len(counts) - len(shown)
-    note = f'<p class="note">… and {more:,} more.</p>' if more else ""
-    bars = _bars([(name, count, "") for name, count in shown], max(counts.values()))
-    return _section(f"By {kind}", bars + note)
-
-
-def _notes(notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    return _section("Notes", f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>")
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>\n"
-
-
-def _bars(rows: Sequence[tuple[str, int, str]], largest: int, *, noted: bool = False) -> str:
-    """A table whose counts are also bars; the third value is a note beside, or a class."""
-    lines = []
-    for name, count, extra in rows:
-        width = 100 * count / largest if largest else 0
-        kind = "" if noted else extra
-        note = f"<td>{escape(extra)}</td>" if noted else ""
-        lines.append(
-            f'<tr><th scope="row">{escape(name)}</th><td class="number">{count:,}</td>'
-            f'<td class="bar {kind}"><svg viewBox="0 0 100 8" preserveAspectRatio="none" '
-            f'aria-hidden="true"><rect width="{width:.2f}" height="8"/></svg></td>{note}</tr>'
-        )
-    return f'<table class="bars{" noted" if noted else ""}"><tbody>{"".join(lines)}</tbody></table>'
-
-
-def _histogram(bins: Sequence[Mapping[str, float]], label: str, mark: float | None = None) -> str:
-    """Bars of equal width with an axis; `mark` draws a line at that value."""
-    highest = max(found["count"] for found in bins)
-    step = (_WIDTH - _LEFT) / len(bins)
-    plot = _HEIGHT - _BOTTOM - _TOP
-    parts = []
-    for share in (0.5, 1.0):  # the middle and the top of the scale
-        y = _TOP + plot * (1 - share)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="y">{highest * share:,.0f}</text>'
-        )
-    every = next(number for number in (1, 2, 4, 5, 10) if len(bins) <= 8 * number)
-    for number, found in enumerate(bins):
-        x, height = _LEFT + number * step, plot * found["count"] / highest
-        y = _TOP + plot - height
-        parts.append(
-            f'<rect x="{x + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{height:.1f}">'
-            f"<title>{found['from']:,g} to {found['to']:,g}: {found['count']:,}</title></rect>"
-        )
-        if number % every == 0:
-            parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 6}">{found["from"]:,g}</text>')
-    base = _TOP + plot
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH}" y1="{base}" y2="{base}"/>')
-    first, last = bins[0]["from"], bins[-1]["from"] + (bins[0]["to"] - bins[0]["from"])
-    if mark is not None and first <= mark <= last:
-        x = _LEFT + (_WIDTH - _LEFT) * (mark - first) / (last - first)
-        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{base}"/>')
-        parts.append(f'<text class="mark" x="{x - 5:.1f}" y="11">{mark:g}</text>')
-    return (
-        f'<svg class="histogram" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="Histogram: {escape(label)}">{"".join(parts)}</svg>'
-    )
-
-
-def _quantiles(values: Mapping[str, float]) -> str:
-    cells = "".join(f"<td>{_number(value)}</td>" for value in values.values())
-    return (
-        f'<table class="quantiles"><thead><tr>{_heads(values)}</tr></thead>'
-        f"<tbody><tr>{cells}</tr></tbody></table>"
-    )
-
-
-def _heads(names: Iterable[str]) -> str:
-    return "".join(f"<th>{name}</th>" for name in names)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
-
-
-def _median(found: Mapping[str, Any]) -> float:
-    return float(found["quantiles"].get("median", 0))
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+    return tag("dl", *parts, class_="cards")

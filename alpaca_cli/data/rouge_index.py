@@ -25,7 +25,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 
 import numpy as np
 
@@ -154,6 +154,29 @@ def nearest_others(
         store.nearest(batch, queries, positions, scores, others=True)
         step(first + len(queries), store.counts)
     return positions[wanted], scores[wanted]
+
+
+def nearest_among(
+    texts: Iterable[Tokens],
+    against: Sequence[Tokens],
+    *,
+    threads: int | None = None,
+    step: Step = lambda done, counts: None,
+) -> tuple[Ints, Floats]:
+    """For each text the most similar one of `against`, and their F1.
+
+    Of equally similar ones the first; -1 and 0 where none has a word in common.
+    """
+    batch = _by_frequency(Words().read(chain(against, texts)))
+    given, total = len(against), len(batch.starts) - 1
+    store = TextStore(0.0, threads)
+    store.add(batch, 0, given)
+    positions, scores = np.full(total, -1), np.zeros(total)
+    for first in range(given, total, _BLOCK):
+        queries = np.arange(first, min(total, first + _BLOCK))
+        store.nearest(batch, queries, positions, scores)
+        step(int(queries[-1]) + 1 - given, store.counts)
+    return positions[given:], scores[given:]
 
 
 def similar_pairs(

@@ -23,7 +23,7 @@ from alpaca_cli.core.runfolder import Fresh, RunFolder
 from alpaca_cli.core.settings import Recipe, Seeds
 from alpaca_cli.data.formats import HUB, output_format, read_placed, write_examples
 from alpaca_cli.data.lint import lint
-from alpaca_cli.data.measures import groups, quantiles, word_lengths
+from alpaca_cli.data.measures import groups, lengths, read_words
 from alpaca_cli.data.seeds import BUILTIN, load_seeds
 
 
@@ -119,13 +119,20 @@ def _report(
         found_in_rows = lint(examples, settings.near_duplicate, task.advance)
     findings = [asdict(found) | {"place": places[found.row - 1]} for found in found_in_rows]
     errors = sum(found["severity"] == "error" for found in findings)
-    lengths = word_lengths(examples)
+    measured = lengths(examples, read_words(examples))
+    of_words = {name: asdict(found.words) for name, found in measured.items()}
     return Report(
         source=source,
         tasks=len(examples),
-        with_input=len(lengths["input"]),
-        categories=groups(examples),
-        words={name: quantiles(values) for name, values in lengths.items()},
+        with_input=sum(bool(example.input.strip()) for example in examples),
+        categories={
+            kind: {name: found.count for name, found in named.items()}
+            for kind, named in groups(examples).items()
+        },
+        words={
+            name: {figure: value for figure, value in found.items() if figure != "histogram"}
+            for name, found in of_words.items()
+        },
         errors=errors,
         warnings=len(findings) - errors,
         findings=findings,

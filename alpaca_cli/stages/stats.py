@@ -1,78 +1,66 @@
-"""The stats stage: what is in the data, for people, for scripts and for a browser.
+"""The stats stage: what is in the data, for people, for scripts, for CI and for a browser.
 
     dedup/kept.jsonl (else generate/kept.jsonl) -> stats/report.json, stats/report.html
 
-Nothing is changed and nothing is judged; what lint finds is listed with its rows. A rerun costs
-nothing while recipe and inputs are the same; cut short, it starts over.
+Nothing is changed. What every figure means is said where it is defined, in
+`alpaca_cli.core.stats_report`; this module reads the examples once and asks each measure in turn.
+A rerun costs nothing while recipe and inputs are the same; cut short, it starts over.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from alpaca_cli.core.errors import DataError
-from alpaca_cli.core.files import read_jsonl, write_json, write_text
+from alpaca_cli.core.files import read_json, write_json
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import Fresh, RunFolder
 from alpaca_cli.core.settings import Recipe
-from alpaca_cli.core.template import load_template
-from alpaca_cli.data.formats import read_examples
-from alpaca_cli.data.lint import Finding, lint
-from alpaca_cli.data.measures import (
-    groups,
-    histogram,
-    length_edges,
-    quantiles,
-    repeated,
-    word_lengths,
+from alpaca_cli.core.stats_report import (
+    VERSION,
+    Contamination,
+    Neighbours,
+    Provenance,
+    Report,
+    Sample,
+    Tokens,
+    group,
+    report_from,
+    sample,
+    share,
 )
-from alpaca_cli.data.openings import openings
-from alpaca_cli.data.report_html import render
+from alpaca_cli.core.template import load_template
+from alpaca_cli.data.compare import compare
+from alpaca_cli.data.diversity import measure_diversity
+from alpaca_cli.data.duplicates import find_contaminated
+from alpaca_cli.data.formats import HUB, read_examples
+from alpaca_cli.data.languages_found import count_languages
+from alpaca_cli.data.lint import by_rule, lint
+from alpaca_cli.data.measures import (
+    FIELDS,
+    Words,
+    distribution,
+    groups,
+    lengths,
+    neighbours,
+    read_words,
+    repeated,
+)
+from alpaca_cli.data.openings import measure_openings
+from alpaca_cli.data.provenance import rows_provenance, run_provenance
 from alpaca_cli.data.rouge import tokenize
-from alpaca_cli.data.rouge_index import nearest_others
+from alpaca_cli.data.rouge_index import nearest_among, nearest_others
+from alpaca_cli.data.seeds import BUILTIN, load_seeds
+from alpaca_cli.data.task_types import count_task_types
 from alpaca_cli.data.texts import key_text
 from alpaca_cli.model.token_counts import count_tokens
-from alpaca_cli.stages.dedup import refuse_overwriting
-
-LINT_ROWS = 5  # rows listed for each rule
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Everything that was measured; also the content of `report.json`.
-
-    Attributes:
-        words: field -> `quantiles` and `histogram` of its length in words; empty inputs left out.
-        tokens: the same for whole training examples, with `tokenizer`, `max_length` and `over`
-            (examples longer than that); None when no tokenizer is known.
-        openings: opening verbs and their objects, by rule.
-        similarity: ROUGE-L F1 of each measured example with its nearest neighbour.
-        duplicates: rows that repeat an earlier one exactly, by what repeats.
-        lint: rule -> `severity`, `count` and the first `rows`.
-        groups: category or family -> name -> count, where the examples say so.
-        funnel: from the teacher's candidates to these examples; None outside a run.
-        notes: what was not measured, and why.
-    """
-
-    source: str
-    examples: int
-    with_input: int
-    words: dict[str, dict[str, Any]]
-    tokens: dict[str, Any] | None
-    openings: dict[str, Any]
-    similarity: dict[str, Any]
-    duplicates: dict[str, int]
-    lint: dict[str, dict[str, Any]]
-    groups: dict[str, dict[str, int]]
-    funnel: dict[str, Any] | None
-    notes: list[str]
-    html: str | None
+from alpaca_cli.stages.browsing import Tally, browse, refuse_without_screen
+from alpaca_cli.stages.stats_outputs import write_page
 
 
 def run(recipe: Recipe, run: RunFolder, progress: Progress, *, fresh: Fresh = "never") -> Report:
@@ -84,49 +72,107 @@ def run(recipe: Recipe, run: RunFolder, progress: Progress, *, fresh: Fresh = "n
     """
     made = {
         f"{stage}/{name}": run.stage(stage) / name
-        for stage in ("generate", "dedup")
-        for name in ("kept.jsonl", "rejected.jsonl", "dropped.jsonl")
+        for stage, names in (
+            ("generate", ("journal.jsonl", "kept.jsonl", "rejected.jsonl")),
+            ("dedup", ("kept.jsonl", "dropped.jsonl")),
+        )
+        for name in names
     }
     inputs = {name: path for name, path in made.items() if path.is_file()}
-    source = inputs.get("dedup/kept.jsonl", inputs.get("generate/kept.jsonl"))
-    if source is None:
-        raise DataError(
-            f"{run.path}: no examples in this run",
-            hint="run alpaca generate first, or name FILES",
-        )
-    tokenizer = _tokenizer_file(recipe)
-    if tokenizer is not None:
-        inputs["tokenizer"] = tokenizer
+    source = examples_of(run)
+    inputs |= _files_of(recipe)
+    if not recipe.seeds.source.startswith(HUB):
+        builtin = recipe.seeds.source == "builtin"
+        inputs["seeds"] = BUILTIN if builtin else Path(recipe.seeds.source)
     stage = run.stage("stats")
     settings = _settings(recipe)
     if (stored := stage.open(settings, inputs, fresh=fresh)) is not None:
         progress.info(f"stats: up to date in {stage.path}")
-        return Report(**stored)
+        return report_from(stored)
+    examples = read_examples([source])
     report = measure(
-        read_examples([source]),
+        examples,
         recipe,
         progress,
         source=str(source),
-        funnel=_funnel(inputs),
-        html=stage / "report.html",
+        seeds=load_seeds(recipe.seeds.source),
+        provenance=run_provenance(run.stage("generate").path, run.stage("dedup").path),
     )
+    report = write_page(report, stage / "report.html")
     write_json(stage / "report.json", asdict(report))
     stage.finish(asdict(report), settings, inputs, ["report.json", "report.html"])
     return report
 
 
-def measure_files(
-    files: Sequence[str], recipe: Recipe, progress: Progress, output: Path | None = None
-) -> Report:
-    """Measure several files as one; `output` is where the HTML report goes.
+def examples_of(run: RunFolder) -> Path:
+    """The file with the examples of a run: deduplicated when they are.
+
+    Raises:
+        DataError: this run has no examples yet.
+    """
+    for stage in ("dedup", "generate"):
+        path = run.stage(stage) / "kept.jsonl"
+        if path.is_file():
+            return path
+    raise DataError(
+        f"{run.path}: no examples in this run", hint="run alpaca generate first, or name FILES"
+    )
+
+
+def measure_files(files: Sequence[str], recipe: Recipe, progress: Progress) -> Report:
+    """Measure several files as one.
 
     Raises:
         DataError: a file is missing or malformed.
-        UsageError: the output is one of the inputs.
     """
-    if output is not None:
-        refuse_overwriting(files, output)
-    return measure(read_examples(files), recipe, progress, source=", ".join(files), html=output)
+    examples = read_examples(files)
+    found = rows_provenance(examples)
+    return measure(examples, recipe, progress, source=", ".join(files), provenance=found)
+
+
+def against(report: Report, name: str, recipe: Recipe, progress: Progress) -> Report:
+    """The report with a comparison to another set: a report.json, or a file of examples.
+
+    Raises:
+        DataError: the file is missing or malformed, or a report of another version.
+    """
+    path = Path(name)
+    value = read_json(path) if path.suffix == ".json" and path.is_file() else None
+    if isinstance(value, Mapping) and "version" in value:
+        if value["version"] != VERSION:
+            raise DataError(
+                f"{name}: a report of version {value['version']}, not {VERSION}",
+                hint="measure its examples again, or name the file of examples itself",
+            )
+        try:
+            other = report_from(value)
+        except ValueError as error:
+            raise DataError(f"{name}: not a whole stats report: {error}") from error
+    else:
+        other = measure_files([name], recipe, progress)
+    return replace(report, against=compare(report, other))
+
+
+def look(
+    files: Sequence[str], recipe: Recipe, run: RunFolder, progress: Progress, review: Path | None
+) -> Tally:
+    """Browse these files, or the run's examples, in the terminal.
+
+    Args:
+        review: where marks are kept; by default beside the first file, or in the run.
+
+    Raises:
+        DataError: a file is missing or malformed, or the run has no examples.
+        UsageError: there is no terminal, or textual is not installed.
+    """
+    refuse_without_screen()
+    sources = list(files) or [str(examples_of(run))]
+    if review is None:
+        review = Path(f"{files[0]}.review.jsonl") if files else run.path / "review.jsonl"
+    examples = read_examples(sources)
+    with progress.task("checking examples", total=len(examples)) as task:
+        findings = lint(examples, recipe.dedup.threshold, task.advance)
+    return browse(sources, examples, findings, review)
 
 
 def measure(
@@ -135,43 +181,72 @@ def measure(
     progress: Progress,
     *,
     source: str,
-    funnel: dict[str, Any] | None = None,
-    html: Path | None = None,
+    seeds: Sequence[Example] = (),
+    provenance: Provenance | None = None,
 ) -> Report:
-    """All measurements; writes the HTML report when `html` names a file."""
-    lengths = word_lengths(examples)
-    tokenizer = _tokenizer_file(recipe)
+    """All measurements of a set of examples.
+
+    Args:
+        source: where they are from, as people know it.
+        seeds: the seed tasks, to compare with.
+    """
     notes = []
-    if tokenizer is None:
+    with progress.task("reading words", total=len(examples)) as task:
+        words = read_words(examples, task.advance)
+    with progress.task("checking examples", total=len(examples)) as task:
+        findings = lint(examples, recipe.dedup.threshold, task.advance)
+    rules, all_findings = by_rule(examples, findings)
+    fields, tokens = None, None
+    if (tokenizer := _tokenizer_file(recipe)) is None:
         notes.append(
             "tokens not counted without a tokenizer; e.g. --set stats.tokenizer=RUN/train/final"
         )
-    with progress.task("checking examples", total=len(examples)) as task:
-        findings = lint(examples, recipe.dedup.threshold, task.advance)
-    similarity = _similarity(examples, recipe, progress)
-    if similarity["measured"] < len(examples):
+    else:
+        fields, tokens = _tokens(examples, recipe, tokenizer, progress)
+    among = _neighbours(examples, words, recipe, progress)
+    if among.measured < len(examples):
         notes.append(
-            f"nearest neighbours of {similarity['measured']:,} examples drawn at random, "
+            f"nearest neighbours of {among.measured:,} examples drawn at random, "
             "each compared with all"
         )
-    report = Report(
+    with_input = sum(bool(example.input.strip()) for example in examples)
+    with progress.task("counting verbs, types, languages, words", total=4) as task:
+        openings = measure_openings(examples, recipe.stats.top, recipe.stats.nlp)
+        task.advance()
+        task_types = count_task_types(examples)
+        task.advance()
+        languages = count_languages(examples)
+        task.advance()
+        diversity = {
+            name: measure_diversity(words[name], [getattr(example, name) for example in examples])
+            for name in ("instruction", "output")
+        }
+        task.advance()
+    if languages.method == "script":
+        notes.append("scripts instead of languages: py3langid (extra [language]) tells those")
+    return Report(
+        version=VERSION,
         source=source,
         examples=len(examples),
-        with_input=len(lengths["input"]),
-        words={name: _distribution(values) for name, values in lengths.items()},
-        tokens=None if tokenizer is None else _tokens(examples, recipe, tokenizer),
-        openings=openings((example.instruction for example in examples), recipe.stats.top),
-        similarity=similarity,
+        with_input=with_input,
+        with_input_share=share(with_input, len(examples)),
+        lengths=lengths(examples, words, fields),
+        tokens=tokens,
+        languages=languages,
+        openings=openings,
+        task_types=task_types,
+        diversity=diversity,
+        neighbours=among,
+        seeds=_to_seeds(examples, words, seeds, recipe, progress) if seeds else None,
         duplicates=repeated(examples),
-        lint=_lint_by_rule(examples, findings),
+        lint=rules,
+        findings=all_findings,
+        contamination=_contamination(examples, recipe, progress),
         groups=groups(examples),
-        funnel=funnel,
+        provenance=provenance,
         notes=notes,
-        html=None if html is None else str(html),
+        html=None,
     )
-    if html is not None:
-        write_text(html, render(asdict(report)))
-    return report
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -179,59 +254,111 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return {
         "seed": recipe.seed,
         "stats": recipe.stats.model_dump(mode="json"),
+        "seeds.source": recipe.seeds.source,
         "dedup.key": recipe.dedup.key,
         "dedup.threshold": recipe.dedup.threshold,
+        "dedup.ngram": recipe.dedup.ngram,
+        "dedup.containment": recipe.dedup.containment,
+        "generate.teacher.price": _price(recipe),
         "train.template": recipe.train.template,
         "train.max_length": recipe.train.max_length,
     }
 
 
-def _distribution(values: Sequence[int]) -> dict[str, Any]:
-    return {
-        "quantiles": quantiles(values),
-        "histogram": histogram(values, length_edges(values)),
+def _price(recipe: Recipe) -> Any:
+    return recipe.generate.teacher.model_dump(mode="json").get("price")
+
+
+def _files_of(recipe: Recipe) -> dict[str, Path]:
+    """Name -> file of everything that the recipe has read besides the examples."""
+    files = {
+        f"stats.contamination: {name}": Path(name)
+        for name in recipe.stats.contamination
+        if not name.startswith(HUB)
     }
+    tokenizer = _tokenizer_file(recipe)
+    return files if tokenizer is None else files | {"tokenizer": tokenizer}
 
 
-def _similarity(examples: Sequence[Example], recipe: Recipe, progress: Progress) -> dict[str, Any]:
-    """ROUGE-L with the nearest neighbour, of a sample that the recipe's seed draws.
+def _compared(examples: Sequence[Example], words: Words, key: str) -> list[Sequence[str]]:
+    """The words that are compared with those of other examples.
 
-    Words of every script count, whatever dedup.tokenizer says: Chinese data would else be all 0.
+    Of every script, whatever dedup.tokenizer says: Chinese data would else be all 0.
     """
-    key, threshold = recipe.dedup.key, recipe.dedup.threshold
-    tokens = (tokenize(key_text(example, key), "unicode") for example in examples)
+    if key == "instruction+input":
+        return [tokenize(key_text(example, key), "unicode") for example in examples]
+    return list(words[key])
+
+
+def _neighbours(
+    examples: Sequence[Example], words: Words, recipe: Recipe, progress: Progress
+) -> Neighbours:
+    """ROUGE-L with the nearest neighbour, of a sample that the recipe's seed draws."""
+    key = recipe.dedup.key
     count = min(recipe.stats.neighbours, len(examples))
-    sample = sorted(random.Random(recipe.seed).sample(range(len(examples)), count))
+    rows = sorted(random.Random(recipe.seed).sample(range(len(examples)), count))
     with progress.task("finding nearest neighbours", total=count) as task:
-        found = nearest_others(tokens, sample, step=lambda done, counts: task.set(done))
-    scores = found[1].tolist()
-    return {
-        "key": key,
-        "measured": count,
-        "threshold": threshold,
-        "above": sum(score > threshold for score in scores),
-        "quantiles": quantiles([round(score, 4) for score in scores]),
-        "histogram": histogram(scores, [number / 20 for number in range(21)]),
-    }
+        others, scores = nearest_others(
+            _compared(examples, words, key), rows, step=lambda done, counts: task.set(done)
+        )
+
+    def shown(place: int) -> Sample:
+        example, other = examples[rows[place]], int(others[place])
+        note = f"{scores[place]:.3f} with row {other + 1:,}: {key_text(examples[other], key)}"
+        return _pair(rows[place], example, key, note)
+
+    return neighbours(key, recipe.dedup.threshold, scores.tolist(), shown)
 
 
-def _lint_by_rule(examples: Sequence[Example], findings: Sequence[Finding]) -> dict[str, Any]:
-    """Most frequent rule first, errors before warnings."""
-    counts = Counter((found.severity, found.rule) for found in findings)
-    rules: dict[str, Any] = {}
-    for (severity, rule), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1])):
-        rows = [
-            {
-                "row": found.row,
-                "id": found.id,
-                "reason": found.reason,
-                "instruction": examples[found.row - 1].instruction[:200],
-            }
-            for found in findings
-            if found.rule == rule
-        ]
-        rules[rule] = {"severity": severity, "count": count, "rows": rows[:LINT_ROWS]}
-    return rules
+def _to_seeds(
+    examples: Sequence[Example],
+    words: Words,
+    seeds: Sequence[Example],
+    recipe: Recipe,
+    progress: Progress,
+) -> Neighbours:
+    """ROUGE-L of every example with the most similar seed task."""
+    key = recipe.dedup.key
+    with progress.task("comparing with the seeds", total=len(examples)) as task:
+        nearest, scores = nearest_among(
+            _compared(examples, words, key),
+            [tokenize(key_text(seed, key), "unicode") for seed in seeds],
+            step=lambda done, counts: task.set(done),
+        )
+
+    def shown(row: int) -> Sample:
+        seed = seeds[int(nearest[row])]
+        note = f"{scores[row]:.3f} with seed {seed.id or ''}: {key_text(seed, key)}"
+        return _pair(row, examples[row], key, note)
+
+    return neighbours(key, recipe.dedup.threshold, scores.tolist(), shown)
+
+
+def _pair(row: int, example: Example, key: str, note: str) -> Sample:
+    """An example and, in its note, what it is like; both on a line and cut."""
+    return sample(row + 1, example.id, key_text(example, key), sample(0, None, note).text)
+
+
+def _contamination(
+    examples: Sequence[Example], recipe: Recipe, progress: Progress
+) -> Contamination | None:
+    files = recipe.stats.contamination
+    if not files:
+        return None
+    questions = read_examples(files)
+    found = find_contaminated(examples, questions, recipe.dedup, progress)
+    shown = (
+        sample(
+            pair.row + 1,
+            examples[pair.row].id,
+            examples[pair.row].instruction,
+            f"{pair.score:.0%} of: {sample(0, None, questions[pair.other].instruction).text}",
+        )
+        for pair in found
+    )
+    return Contamination(
+        files=list(files), questions=len(questions), found=group(len(examples), shown)
+    )
 
 
 def _tokenizer_file(recipe: Recipe) -> Path | None:
@@ -253,8 +380,10 @@ def _tokenizer_file(recipe: Recipe) -> Path | None:
     return path
 
 
-def _tokens(examples: Sequence[Example], recipe: Recipe, tokenizer: Path) -> dict[str, Any]:
-    """Tokens of whole training examples: the prompt, the answer, and one for EOS.
+def _tokens(
+    examples: Sequence[Example], recipe: Recipe, tokenizer: Path, progress: Progress
+) -> tuple[dict[str, list[int]], Tokens | None]:
+    """Tokens of each field, and of whole training rows: the prompt, the answer, and one for EOS.
 
     With the tokenizer's own chat template only the three texts are counted.
     """
@@ -265,34 +394,16 @@ def _tokens(examples: Sequence[Example], recipe: Recipe, tokenizer: Path) -> dic
             return f"{example.instruction}\n{example.input}\n{example.output}"
         return template.prompt(example.instruction, example.input) + example.output
 
-    counts = count_tokens(tokenizer, [text(example) for example in examples])
-    values = [count + 1 for count in counts]
+    with progress.task("counting tokens", total=len(FIELDS) + 1) as task:
+        fields = {}
+        for name in FIELDS:
+            fields[name] = count_tokens(tokenizer, [getattr(one, name) for one in examples])
+            task.advance()
+        rows = [count + 1 for count in count_tokens(tokenizer, list(map(text, examples)))]
+        task.advance()
+    found = distribution(rows)
     limit = recipe.train.max_length
-    return _distribution(values) | {
-        "tokenizer": str(tokenizer),
-        "total": sum(values),
-        "max_length": limit,
-        "over": sum(value > limit for value in values),
-    }
-
-
-def _funnel(files: dict[str, Path]) -> dict[str, Any] | None:
-    """How many candidates each stage kept, and why it did not keep the others."""
-
-    def reasons(name: str) -> Counter[str]:
-        rows = read_jsonl(files[name]) if name in files else ()
-        return Counter(str(row.get("reason", "")) for _, row in rows)
-
-    def count(name: str) -> int | None:
-        return sum(1 for _ in read_jsonl(files[name])) if name in files else None
-
-    kept, rejected = count("generate/kept.jsonl"), reasons("generate/rejected.jsonl")
-    if kept is None:
-        return None
-    return {
-        "candidates": kept + rejected.total(),
-        "rejected": dict(rejected.most_common()),
-        "generated": kept,
-        "dropped": dict(reasons("dedup/dropped.jsonl").most_common()),
-        "kept": count("dedup/kept.jsonl"),
-    }
+    over = sum(count > limit for count in rows)
+    if found is None:
+        return fields, None
+    return fields, Tokens(str(tokenizer), found, limit, over, share(over, len(rows)))

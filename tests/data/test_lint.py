@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import ast
+import inspect
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from alpaca_cli.core import settings_filters
 from alpaca_cli.core.records import Example
+from alpaca_cli.data import lint as lint_module
+from alpaca_cli.data import lint_content
 from alpaca_cli.data.formats import read_examples
-from alpaca_cli.data.lint import Finding, lint
+from alpaca_cli.data.lint import RULES, Finding, by_rule, lint
 from alpaca_cli.data.seeds import load_seeds
 
 GOOD = Example("Name three primary colours.", "", "Red, yellow and blue.", id="good")
@@ -104,7 +109,7 @@ def test_near_duplicates_in_other_scripts_count() -> None:
         (question("总结以下文章。", output="好"), "missing-input"),
         (question("Colour"), "short-instruction"),
         (question("word " * 151), "long-instruction"),
-        (question("Count to many.", "", "one " * 2001), "long-output"),
+        (question("Count to many.", "", " ".join(map(str, range(2001)))), "long-output"),
         (question("Describe a cafÃ© in Paris."), "damaged-text"),
         (question("Quote it.", "", "It isnâ€™t here."), "damaged-text"),
         (question("Quote it.", "", "It isn\ufffdt here."), "damaged-text"),
@@ -166,23 +171,77 @@ def test_the_two_pairs_of_the_self_instruct_seeds(real_data: Path) -> None:
     assert "seed_task_47" in found[0].reason
 
 
-@pytest.mark.parametrize(
-    ("file", "at_most"),
-    [
-        ("user_oriented_instructions.jsonl", 0.02),
-        # Of these, 21 and 26 rows refuse, and 3 and 23 ask for what they were not given.
-        ("alpaca_en_demo.json", 0.06),
-        ("alpaca_zh_demo.json", 0.08),
-        ("code_alpaca_2k.json", 0.01),
-    ],
-)
-def test_real_data_is_not_flooded(real_data: Path, file: str, at_most: float) -> None:
-    examples = read_examples([real_data / file])
-    found = lint(examples)
-    assert 0 < len({one.row for one in found}) <= at_most * len(examples)
-    errors = Counter(one.rule for one in found if one.severity == "error")
-    assert errors == ({"empty-output": 2} if file.startswith("code") else {})
-
-
 def test_the_builtin_seeds_are_clean() -> None:
     assert lint(load_seeds("builtin")) == []
+
+
+def yielded_rules(module: ModuleType) -> set[str]:
+    """The rules that the source of a module yields, each with its reason."""
+    nodes = ast.walk(ast.parse(inspect.getsource(module)))
+    pairs = [node.value for node in nodes if isinstance(node, ast.Yield)]
+    names = [pair.elts[0] for pair in pairs if isinstance(pair, ast.Tuple)]
+    return {str(name.value) for name in names if isinstance(name, ast.Constant)}
+
+
+def test_every_rule_says_what_it_looks_for() -> None:
+    content = yielded_rules(lint_content)
+    assert yielded_rules(lint_module) | content == set(RULES)
+    assert {rule.replace("-", "_") for rule in content} <= set(settings_filters.RULES)
+    for about in RULES.values():
+        assert 10 < len(about) <= 90
+        assert "\n" not in about
+
+
+def test_findings_by_rule() -> None:
+    rows = [
+        GOOD,
+        question("Say nothing at all.", "", ""),
+        question("name three  PRIMARY colours."),
+        question("Name a colour.", "N/A", "N/A"),
+        question("Name a fruit.", "N/A"),
+        *[question(f"Write {word} good lines.", "", "") for word in range(6)],
+    ]
+    rules, together = by_rule(rows, lint(rows))
+    assert set(rules) == set(RULES)
+    assert list(rules)[:2] == ["empty-output", "empty-instruction"]
+    counts = [rule.count for rule in rules.values() if rule.severity == "warning"]
+    assert counts == sorted(counts, reverse=True)
+    assert (rules["empty-output"].count, len(rules["empty-output"].rows)) == (7, 5)
+    assert rules["empty-output"].share == round(7 / 11, 6)
+    assert rules["placeholder-input"].count == 2
+    assert rules["refusal"].count == 0
+    assert rules["refusal"].rows == []
+    assert rules["refusal"].about == RULES["refusal"]
+    (repeat,) = rules["duplicate-instruction"].rows
+    assert (repeat.row, repeat.text) == (3, "name three PRIMARY colours.")
+    assert repeat.note == "the same instruction as row 1 (good), and the same input"
+    assert together.errors == 7
+    assert together.warnings == sum(counts)
+    assert together.rows == len({one.row for one in lint(rows)})
+    assert together.rows_share == round(together.rows / 11, 6)
+
+
+def test_a_row_counts_once_for_a_rule() -> None:
+    both = question("Translate [insert a word].", "[paste it here]")
+    found = lint([both])
+    assert [one.rule for one in found] == ["placeholder", "placeholder"]
+    rules, together = by_rule([both], found)
+    assert (rules["placeholder"].count, together.warnings) == (1, 1)
+
+
+def test_nothing_at_all() -> None:
+    rules, together = by_rule([], lint([]))
+    assert set(rules) == set(RULES)
+    assert (together.errors, together.warnings, together.rows, together.rows_share) == (0, 0, 0, 0)
+
+
+def test_a_near_duplicate_is_like_a_row_that_stays() -> None:
+    rows = [
+        question("Write a short poem about the sea in spring."),
+        question("Write a short poem about the sea in winter."),
+        question("Write a long poem about the sea in winter."),
+        question("Write a long poem about the hills in winter."),
+    ]
+    # The third is like the second, which is to go; the fourth is like the third only.
+    found = lint(rows, near_duplicate=0.75)
+    assert [(one.row, one.other_row) for one in found] == [(2, 1), (3, 1)]

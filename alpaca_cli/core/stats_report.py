@@ -4,7 +4,7 @@ The records below are the documented schema of `stats/report.json`: `alpaca stat
 it, and a gate names a figure by its dotted path, for example `lint.refusal.share` or
 `lengths.output.words.p95`. Within one `version` figures are added, never renamed or given another
 meaning. Shares are parts of 1, not percentages. How the figures come about is known to the
-modules that measure them, not here.
+modules of `alpaca_cli.data` that measure them, not here.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Contamination:
     files: list[str]
     """`stats.contamination`."""
     questions: int
-    """Evaluation tasks that could be looked for."""
+    """Evaluation tasks in them; those of fewer than five words cannot be looked for."""
     found: Group
     """Examples in which at least `dedup.containment` of a question's n-grams occur."""
 
@@ -242,22 +242,25 @@ class Producer:
     """What came out of the requests of one teacher, at one position, or with one seed.
 
     A request shows several seeds; each of them gets the whole request here, so the columns of
-    seeds add up to more than the run. `cost` is shared equally among a request's seeds.
+    seeds add up to more than the run. Shown examples that are no seeds are `(generated)` together.
     """
 
     name: str
     requests: int
     candidates: int
     kept: int
+    """Of the candidates, those that generate kept and, where it ran on them, dedup too."""
     kept_share: float
     """Kept of the candidates."""
     rejected: dict[str, int]
-    """Reason -> candidates."""
+    """Reason -> candidates that generate or dedup did not keep."""
     near_duplicates: int
-    """Candidates rejected, and examples dropped later, for being like another."""
+    """Those of them that are like another."""
     cost: float | None
-    """USD; null when the teacher has no price."""
+    """USD, a request's cost shared equally among what it showed; null when the teacher has no
+    price. A judge's cost is not in it."""
     cost_per_kept: float | None
+    """USD of whole requests over what they kept: to be compared with the run's own figure."""
 
 
 @dataclass(frozen=True, config=_STRICT)
