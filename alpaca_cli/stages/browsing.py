@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alpaca_cli.core.errors import UsageError, missing_extra
+from alpaca_cli.core.errors import Terminated, UsageError, missing_extra
 from alpaca_cli.core.records import Example
 from alpaca_cli.data.lint import Finding
 
@@ -50,16 +51,21 @@ def browse(
 
     Raises:
         DataError: a line of the review file is no review.
+        Terminated: SIGTERM ended it; every mark is on disk.
     """
     from alpaca_cli.stages.browsing_app import BrowserApp
     from alpaca_cli.stages.browsing_desk import Desk
 
     desk = Desk(sources, examples, findings, review)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         app = BrowserApp(desk)
         app.run()
     finally:
+        signal.signal(signal.SIGTERM, handler)  # the app has one of its own
         desk.close()
+    if app.terminated:
+        raise Terminated
     if app.failure is not None:
         raise app.failure
     good, bad, cleared = desk.changes()

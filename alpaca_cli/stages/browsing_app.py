@@ -8,6 +8,8 @@ Importing this needs the extra [browse]; only `alpaca_cli.stages.browsing` does.
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +53,7 @@ class BrowserApp(App[None]):
 
     Attributes:
         failure: the bug that ended it, if one did.
+        terminated: whether SIGTERM ended it.
     """
 
     CSS_PATH = Path(__file__).with_name("browsing.tcss")
@@ -92,6 +95,7 @@ class BrowserApp(App[None]):
         self._settling: Timer | None = None
         self._example = Text()
         self._to_match = False
+        self.terminated = False
 
     @property
     def failure(self) -> Exception | None:
@@ -111,9 +115,15 @@ class BrowserApp(App[None]):
             yield self.prompt
 
     def on_mount(self) -> None:
+        # Raised in the middle of a callback, an exception may end up where nobody hears it.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._terminate)
         self.theme = "ansi-dark"
         self.list.focus()
         self._say(HINTS)
+
+    def _terminate(self) -> None:
+        self.terminated = True
+        self.exit()
 
     def _say(self, text: str, style: str = "dim") -> None:
         # Hints may be cut off, what went wrong may not.
