@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alpaca_cli.core.errors import DataError, TryAgain, UsageError
-from alpaca_cli.core.files import digest, disk_error, read_json, write_json
+from alpaca_cli.core.files import digest, disk_error, read_json, sync_folder, write_json
 
 Fresh = Literal["never", "changed", "always"]
 
@@ -152,6 +152,16 @@ class StageFolder:
             "report": dict(report),
         }
         write_json(self.path / "done.json", stamp)
+
+    def unfinish(self) -> None:
+        """Take the mark of being finished away, before outputs are written anew."""
+        done = self.path / "done.json"
+        try:
+            if done.is_file():
+                done.unlink()
+                sync_folder(self.path)
+        except OSError as error:
+            raise disk_error(error, done) from error
 
     def move_aside(self) -> Path | None:
         """Rename the folder to the first free `<stage>.old-N`; returns it, None when absent."""

@@ -23,10 +23,8 @@ from typing import Any
 from alpaca_cli.core.errors import DataError, UsageError
 from alpaca_cli.core.files import (
     digest,
-    disk_error,
     read_json,
     read_jsonl,
-    sync_folder,
     write_json,
     write_jsonl,
     write_text,
@@ -179,7 +177,7 @@ def measure(
         progress.info(f"eval: up to date in {stage.path}")
         report = Report(**stored)
     else:
-        _unfinish(stage)
+        stage.unfinish()
         report, problem = _measured(job, stamp, inputs, progress)
         if problem is None:
             stage.finish(asdict(report), stamp, inputs, OUTPUTS)
@@ -302,17 +300,6 @@ def _gated(
 
 def _page(report: Report, stage: StageFolder) -> str:
     return render(asdict(report), [row for _, row in read_jsonl(stage / "comparison.jsonl")])
-
-
-def _unfinish(stage: StageFolder) -> None:
-    """Take the mark of being finished away, before outputs are written anew."""
-    done = stage / "done.json"
-    try:
-        if done.is_file():
-            done.unlink()
-            sync_folder(stage.path)
-    except OSError as error:
-        raise disk_error(error, done) from error
 
 
 def _trained_on(run: RunFolder, data: Path) -> bool:

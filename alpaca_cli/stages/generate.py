@@ -24,7 +24,7 @@ from hashlib import sha256
 from typing import Any
 
 from alpaca_cli.core.errors import AlpacaError
-from alpaca_cli.core.files import disk_error, sync_folder, write_json, write_jsonl
+from alpaca_cli.core.files import write_json, write_jsonl
 from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
@@ -118,7 +118,7 @@ def run(
             "(generate.demonstrations.max_words)"
         )
     # From here on the outputs may be older than the settings; `started.json` keeps the rest.
-    _unfinish(stage)
+    stage.unfinish()
     stage.begin(paid, {})
     with Journal(stage / "journal.jsonl") as journal:
         if journal.torn_bytes:
@@ -192,19 +192,8 @@ def free_settings(settings: Generate) -> dict[str, Any]:
 def _reopen(stage: StageFolder, paid: Mapping[str, Any], fresh: Fresh) -> dict[str, Any] | None:
     """The stored report of a finished generation, None when there is something to do."""
     if not all((stage / name).is_file() for name in OUTPUTS):
-        _unfinish(stage)  # the journal makes them again
+        stage.unfinish()  # the journal makes them again
     return stage.open(paid, {}, fresh=fresh)
-
-
-def _unfinish(stage: StageFolder) -> None:
-    """Take the mark of being finished away, before outputs are written anew."""
-    done = stage / "done.json"
-    try:
-        if done.is_file():
-            done.unlink()
-            sync_folder(stage.path)
-    except OSError as error:
-        raise disk_error(error, done) from error
 
 
 def _report(work: Generation, judged_with: dict[str, Any], seconds: float) -> Report:
