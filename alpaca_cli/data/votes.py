@@ -105,14 +105,14 @@ def read_votes(path: Path) -> list[Vote]:
 def _vote(row: Any) -> Vote:
     if not isinstance(row, Mapping):
         raise ValueError("not an object")
-    values = {name: row.get(name) for name in Vote.__dataclass_fields__}
+    values: dict[str, Any] = {name: row.get(name) for name in Vote.__dataclass_fields__}
     for name, value in values.items():
         if not isinstance(value, str):
             raise ValueError(f'"{name}" must be a string')
     for name, kind in (("first", Side), ("vote", Choice)):
         if values[name] not in get_args(kind):
             raise ValueError(f'"{name}" must be one of {", ".join(get_args(kind))}')
-    return Vote(**values)  # type: ignore[arg-type]  # each was looked at
+    return Vote(**values)
 
 
 def standings(votes: Iterable[Vote]) -> list[Standing]:

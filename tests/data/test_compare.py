@@ -33,6 +33,8 @@ from alpaca_cli.data.lint import lint
 from tests.data.reports import make_report, synthetic_rows
 
 REPORT = make_report(synthetic_rows(600), verdict=False)
+assert REPORT.tokens is not None
+assert REPORT.contamination is not None
 
 
 def by_figure(found: Comparison) -> dict[str, Change]:
@@ -278,12 +280,12 @@ def test_first_words_that_are_not_listed_are_unknown() -> None:
             "task_types.",
         ),
         (
-            replace(REPORT, tokens=replace(REPORT.tokens, tokenizer="x")),  # type: ignore[type-var]
+            replace(REPORT, tokens=replace(REPORT.tokens, tokenizer="x")),
             "lengths.output.tokens",
             "lengths.output.words",
         ),
         (
-            replace(REPORT, tokens=replace(REPORT.tokens, max_length=9)),  # type: ignore[type-var]
+            replace(REPORT, tokens=replace(REPORT.tokens, max_length=9)),
             "tokens.over",
             "tokens.lengths",
         ),
@@ -294,7 +296,7 @@ def test_first_words_that_are_not_listed_are_unknown() -> None:
             "seeds.",
         ),
         (
-            replace(REPORT, contamination=replace(REPORT.contamination, files=["x"])),  # type: ignore[type-var]
+            replace(REPORT, contamination=replace(REPORT.contamination, files=["x"])),
             "contamination.",
             "lint.",
         ),
