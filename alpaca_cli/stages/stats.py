@@ -28,13 +28,11 @@ from alpaca_cli.core.stats_report import (
     Provenance,
     Report,
     Sample,
-    Tokens,
     group,
     report_from,
     sample,
     share,
 )
-from alpaca_cli.core.template import load_template
 from alpaca_cli.data.compare import compare
 from alpaca_cli.data.diversity import measure_diversity
 from alpaca_cli.data.duplicates import find_contaminated
@@ -42,9 +40,7 @@ from alpaca_cli.data.formats import HUB, read_examples
 from alpaca_cli.data.languages_found import count_languages
 from alpaca_cli.data.lint import by_rule, lint
 from alpaca_cli.data.measures import (
-    FIELDS,
     Words,
-    distribution,
     groups,
     lengths,
     neighbours,
@@ -58,9 +54,9 @@ from alpaca_cli.data.rouge_index import nearest_among, nearest_others
 from alpaca_cli.data.seeds import BUILTIN, load_seeds
 from alpaca_cli.data.task_types import count_task_types
 from alpaca_cli.data.texts import key_text
-from alpaca_cli.model.token_counts import count_tokens
 from alpaca_cli.stages.browsing import Tally, browse, refuse_without_screen
 from alpaca_cli.stages.stats_outputs import write_page
+from alpaca_cli.stages.stats_tokens import tokenizer_file, tokens_of
 
 
 def run(recipe: Recipe, run: RunFolder, progress: Progress, *, fresh: Fresh = "never") -> Report:
@@ -197,12 +193,12 @@ def measure(
         findings = lint(examples, recipe.dedup.threshold, task.advance)
     rules, all_findings = by_rule(examples, findings)
     fields, tokens = None, None
-    if (tokenizer := _tokenizer_file(recipe)) is None:
+    if (tokenizer := tokenizer_file(recipe)) is None:
         notes.append(
             "tokens not counted without a tokenizer; e.g. --set stats.tokenizer=RUN/train/final"
         )
     else:
-        fields, tokens = _tokens(examples, recipe, tokenizer, progress)
+        fields, tokens = tokens_of(examples, recipe, tokenizer, progress)
     among = _neighbours(examples, words, recipe, progress)
     if among.measured < len(examples):
         notes.append(
@@ -276,7 +272,7 @@ def _files_of(recipe: Recipe) -> dict[str, Path]:
         for name in recipe.stats.contamination
         if not name.startswith(HUB)
     }
-    tokenizer = _tokenizer_file(recipe)
+    tokenizer = tokenizer_file(recipe)
     return files if tokenizer is None else files | {"tokenizer": tokenizer}
 
 
@@ -359,51 +355,3 @@ def _contamination(
     return Contamination(
         files=list(files), questions=len(questions), found=group(len(examples), shown)
     )
-
-
-def _tokenizer_file(recipe: Recipe) -> Path | None:
-    """The tokenizer.json that the recipe names, or that lies in its pretrained model's folder.
-
-    Raises:
-        DataError: stats.tokenizer names something else.
-    """
-    named = recipe.stats.tokenizer
-    if named is None:
-        model = recipe.train.model
-        path = Path(model) / "tokenizer.json" if isinstance(model, str) else None
-        return path if path is not None and path.is_file() else None
-    path = Path(named)
-    if path.is_dir():
-        path /= "tokenizer.json"
-    if not path.is_file():
-        raise DataError(f"stats.tokenizer: {path}: no such file")
-    return path
-
-
-def _tokens(
-    examples: Sequence[Example], recipe: Recipe, tokenizer: Path, progress: Progress
-) -> tuple[dict[str, list[int]], Tokens | None]:
-    """Tokens of each field, and of whole training rows: the prompt, the answer, and one for EOS.
-
-    With the tokenizer's own chat template only the three texts are counted.
-    """
-    template = load_template(recipe.train.template)
-
-    def text(example: Example) -> str:
-        if template.chat_template:
-            return f"{example.instruction}\n{example.input}\n{example.output}"
-        return template.prompt(example.instruction, example.input) + example.output
-
-    with progress.task("counting tokens", total=len(FIELDS) + 1) as task:
-        fields = {}
-        for name in FIELDS:
-            fields[name] = count_tokens(tokenizer, [getattr(one, name) for one in examples])
-            task.advance()
-        rows = [count + 1 for count in count_tokens(tokenizer, list(map(text, examples)))]
-        task.advance()
-    found = distribution(rows)
-    limit = recipe.train.max_length
-    over = sum(count > limit for count in rows)
-    if found is None:
-        return fields, None
-    return fields, Tokens(str(tokenizer), found, limit, over, share(over, len(rows)))
