@@ -55,7 +55,23 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 def report_of(run: Path, stage: str) -> Any:
     """A stage's report without what a clock, the machine or the run's own path put into it."""
     text = (run / stage / "done.json").read_text().replace(str(run), "RUN")
-    return without_costs(json.loads(text)["report"])
+    report = without_costs(json.loads(text)["report"])
+    if stage == "stats":
+        report["provenance"] = without_requests(report["provenance"])
+    return report
+
+
+def without_requests(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Provenance without what depends on how many requests were answered before the target was
+    reached: those that turn out to be unneeded are paid for, and so counted."""
+    rest = {key: value for key, value in provenance.items() if key != "requests"}
+    for by in ("seeds", "teachers", "positions"):
+        rest[by] = [
+            {key: value for key, value in producer.items() if key != "requests"}
+            for producer in provenance[by]
+            if producer["candidates"]
+        ]
+    return rest
 
 
 def without_costs(report: dict[str, Any]) -> dict[str, Any]:
