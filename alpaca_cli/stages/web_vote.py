@@ -1,0 +1,105 @@
+"""Blind votes on the web page: two answers in hidden order, one vote, names at the end.
+
+The same rules and the same file as in the terminal (`alpaca_cli.stages.versus`): every message
+stands alone, both answers are shown when both are whole, and which one stands on the left is
+drawn anew each time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from rich.text import Text
+
+from alpaca_cli.core.errors import UsageError
+from alpaca_cli.core.journal import Journal
+from alpaca_cli.data.votes import Choice, Side, Vote, read_votes, standings
+from alpaca_cli.stages.chat_session import Session, Turn
+from alpaca_cli.stages.versus import show_standing
+from alpaca_cli.stages.web_chat import Visitor
+
+Said = Literal["left", "right", "tie"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What two models answered to one message; the model called a is the first one named."""
+
+    answers: tuple[Turn, Turn]
+    first: Side
+
+    @property
+    def shown(self) -> tuple[Turn, Turn]:
+        """Left and right."""
+        a, b = self.answers
+        return (a, b) if self.first == "a" else (b, a)
+
+
+class Ballot:
+    """The file of votes on two models.
+
+    Raises:
+        UsageError: both are the same model.
+        DataError: the file is damaged.
+    """
+
+    def __init__(self, names: Sequence[str], path: Path, seed: int | None = None) -> None:
+        self.names = (names[0], names[1])
+        if names[0] == names[1]:
+            raise UsageError(f"{names[0]}: a blind comparison needs two models")
+        self.path, self._order = path, random.Random(seed)
+        if path.is_file():
+            read_votes(path)
+        self._journal = Journal(path)
+
+    def draw(self, visitor: Visitor) -> Pair:
+        """The pair to vote on, out of the last answers, which the conversation forgets."""
+        a, b = (session.turns[-1] for session in visitor.sessions)
+        visitor.sessions = [replace(each, turns=()) for each in visitor.sessions]
+        return Pair((a, b), self._order.choice(("a", "b")))
+
+    def vote(self, pair: Pair, said: Said) -> None:
+        """Keep a vote; it is on disk when this returns."""
+        choices: dict[Said, Choice] = {
+            "left": pair.first, "right": "b" if pair.first == "a" else "a", "tie": "tie",
+        }  # fmt: skip
+        a, b = pair.answers
+        vote = Vote(
+            instruction=a.message,
+            input=a.input,
+            system=a.system,
+            model_a=self.names[0],
+            model_b=self.names[1],
+            answer_a=a.reply,
+            answer_b=b.reply,
+            first=pair.first,
+            vote=choices[said],
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        self._journal.append([vote.to_row()])
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._journal.close()
+
+    def standing(self) -> str:
+        """The names, and what all votes of the file on these two say."""
+        about = [
+            vote
+            for vote in read_votes(self.path)
+            if {vote.model_a, vote.model_b} == set(self.names)
+        ]
+        if not about:
+            return "No votes yet"
+        [found] = standings(about)
+        return Text.from_markup(show_standing(found)).plain
+
+
+def alone(session: Session) -> Session:
+    """A session whose messages stand alone, so that both models are asked the same."""
+    return replace(session, turns=(), history=False)
