@@ -14,7 +14,7 @@ setup: $(INSTALLED) ## a virtual environment in .venv with everything that quick
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[report,browse,scale,semantic,nlp,language,quant,tracking,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[web,report,browse,scale,semantic,nlp,language,quant,tracking,dev]"
 	@touch $@
 
 quickstart: $(INSTALLED) ## the whole road on the embedded teacher and a tiny LLaMA; ends with its score

@@ -1,14 +1,16 @@
-"""`alpaca chat`: talk to a model in the terminal, or ask it once from a script."""
+"""`alpaca chat`: talk to a model in the terminal or on a page, compare two, ask from a script."""
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from alpaca_cli.cli.options import QuietOption, print_json, runs_folder, stderr
+from alpaca_cli.cli.chat_modes import HERE, Wish, carry_out
+from alpaca_cli.cli.options import QuietOption
+
+COMPARE, PAGE, SERVER = "Two models", "Web page", "Server"
 
 
 def chat(
@@ -16,7 +18,8 @@ def chat(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="Run, model, checkpoint or adapter folder, or hub id (default: the newest run).",
+            help="Run, model, checkpoint or adapter folder, or hub id (default: the newest run); "
+            "with --base-url the endpoint's name for it.",
         ),
     ] = None,
     prompt: Annotated[
@@ -31,6 +34,16 @@ def chat(
         str,
         typer.Option("--system", metavar="TEXT", help="System prompt (Alpaca: goes first)."),
     ] = "",
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", metavar="URL", help="OpenAI-compatible endpoint of MODEL."),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key-env", metavar="NAME", help="Variable with its key (OPENAI_API_KEY)."
+        ),
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option("--temperature", help="0 takes the likeliest token (default: the model's)."),
@@ -42,15 +55,92 @@ def chat(
         int | None, typer.Option("--top-k", help="Choose among this many tokens.")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", help="Longest reply, in tokens (512).")
+        int | None,
+        typer.Option("--max-new-tokens", help="Longest reply, in tokens (512; endpoints: theirs)."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Equal prompts give equal replies.")
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="With a prompt: one JSON object on stdout.")
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Show replies as text, not as Markdown.")
     ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="With a prompt or --parity: one JSON object on stdout.")
+    ] = False,
+    parity: Annotated[
+        Path | None,
+        typer.Option("--parity", metavar="FILE", help="Prove that prompts are those of training."),
+    ] = None,
     quiet: QuietOption = False,
+    vs: Annotated[
+        str | None,
+        typer.Option(
+            "--vs", metavar="MODEL", help="Ask a second model, too.", rich_help_panel=COMPARE
+        ),
+    ] = None,
+    vs_base_url: Annotated[
+        str | None,
+        typer.Option(
+            "--vs-base-url", metavar="URL", help="Endpoint of that one.", rich_help_panel=COMPARE
+        ),
+    ] = None,
+    blind: Annotated[
+        bool,
+        typer.Option(
+            "--blind", help="Vote before names are told, at the end.", rich_help_panel=COMPARE
+        ),
+    ] = False,
+    votes: Annotated[
+        Path | None,
+        typer.Option(
+            "--votes",
+            metavar="FILE",
+            help="Where votes are kept (runs/votes.jsonl).",
+            rich_help_panel=COMPARE,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="FILE", help="Vote on these questions.", rich_help_panel=COMPARE
+        ),
+    ] = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="A chat page in the browser.", rich_help_panel=PAGE)
+    ] = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open it here.", rich_help_panel=PAGE)
+    ] = False,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            "--auth",
+            metavar="USER:PASSWORD",
+            help="Who may use it (or ALPACA_AUTH).",
+            rich_help_panel=PAGE,
+        ),
+    ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Be an OpenAI-compatible endpoint.", rich_help_panel=SERVER),
+    ] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="auto, transformers or vllm.", rich_help_panel=SERVER),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            "--host",
+            help=f"Where page or server listen ({HERE}).",
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", help="Its port; 0 takes a free one.", rich_help_panel=SERVER),
+    ] = None,
 ) -> None:
     """Talk to a model.
 
@@ -58,67 +148,35 @@ def chat(
     stdout. Piped text is the prompt, or beside -p the input field:
     `alpaca chat -p "Summarize this." < article.txt`.
     """
-    from dataclasses import asdict, replace
-
-    from alpaca_cli.core.progress import Progress
-    from alpaca_cli.stages import chat as stage
-
-    progress = Progress(stderr(), quiet=quiet)
-    prompt, input = _asked(prompt, input)
-    if prompt is None and (json or not sys.stdout.isatty()):
-        raise _no_prompt()
-    flags = {
+    sampling = {
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
-    student, session = stage.open_chat(model, runs_folder(), progress, system=system, flags=flags)
-    if prompt is None:
-        stage.converse(student, replace(session, input=input), stage.line_reader(), Console())
-        return
-
-    def write(text: str) -> None:
-        if not json:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-    reply, _ = stage.ask(student, session, prompt, input, write=write)
-    write("\n")
-    if json:
-        print_json(asdict(reply))
-    if reply.finish_reason == "length":
-        tokens = reply.usage["completion_tokens"]
-        progress.warn(f"the reply was cut at {tokens:,} tokens (--max-new-tokens)")
-
-
-def _asked(prompt: str | None, input: str | None) -> tuple[str | None, str]:
-    """Prompt and input field with what is piped in; the prompt is None for a conversation.
-
-    Raises:
-        UsageError: nothing to ask, or no text on stdin.
-    """
-    from alpaca_cli.core.errors import UsageError
-
-    # No stdin at all (`<&-`) is as good as an empty one.
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    piped = ""
-    if sys.stdin is not None and not terminal and (prompt is None or input is None):
-        try:
-            piped = sys.stdin.buffer.read().decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            raise UsageError(f"stdin is not UTF-8 text: {error}") from error
-    if prompt is not None:
-        if not prompt.strip():
-            raise UsageError("the prompt is empty")
-        return prompt, input or piped
-    if not piped and not terminal:
-        raise _no_prompt()
-    return piped or None, input or ""
-
-
-def _no_prompt() -> Exception:
-    from alpaca_cli.core.errors import UsageError
-
-    return UsageError("no prompt", hint='alpaca chat -p "…", or pipe the prompt in')
+    wish = Wish(
+        model=model,
+        prompt=prompt,
+        input=input,
+        system=system,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        sampling={name: value for name, value in sampling.items() if value is not None},
+        plain=plain,
+        json=json,
+        parity=parity,
+        vs=vs,
+        vs_base_url=vs_base_url,
+        blind=blind,
+        votes=votes,
+        data=data,
+        web=web,
+        open=open_page,
+        auth=auth,
+        serve=serve,
+        engine=engine,
+        address=address,
+        port=port,
+    )
+    carry_out(wish, quiet=quiet)

@@ -79,7 +79,7 @@ def eval(
     votes: Annotated[
         list[Path] | None,
         typer.Option(
-            "--votes", metavar="FILE", help="Only count these votes of people (JSONL). Repeatable."
+            "--votes", metavar="FILE", help="Only count votes of chat --blind. Repeatable."
         ),
     ] = None,
     output: Annotated[

@@ -27,3 +27,8 @@ class Exchange:
     instruction: str
     input: str
     answer: str
+
+
+def joined(message: str, input: str) -> str:
+    """A message and its input where a form has one place for both: a blank line between."""
+    return f"{message}\n\n{input}" if input else message

@@ -73,13 +73,13 @@ def load_student(folder: Path, name: str) -> Student:
         raise DataError(f"{name}: cannot load this model: {first.rstrip(': ')}") from error
     model.eval()
     defaults = model.generation_config
-    eos = _eos_ids(defaults, tokenizer)
+    eos = eos_ids_of(defaults, tokenizer)
     # What the model's authors prefer is kept as Sampling; no other of their settings (penalties,
     # lengths) may act unseen.
-    sampling = _sampling(defaults)
+    sampling = default_sampling(defaults)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
     model.generation_config = GenerationConfig(eos_token_id=list(eos), pad_token_id=pad)
-    template, warnings = _template(folder, name, tokenizer)
+    template, warnings = template_of(folder, name, tokenizer)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return Student(
         model=model,
@@ -130,7 +130,7 @@ def _load_adapter(folder: Path, tokenizer: Tokenizer, device: torch.device) -> A
         return PeftModel.from_pretrained(model, str(folder))
 
 
-def _eos_ids(defaults: GenerationConfig, tokenizer: Tokenizer) -> tuple[int, ...]:
+def eos_ids_of(defaults: GenerationConfig, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Every token that ends an answer, the tokenizer's EOS first."""
     named = defaults.eos_token_id
     listed = named if isinstance(named, list) else [] if named is None else [named]
@@ -141,7 +141,7 @@ def _eos_ids(defaults: GenerationConfig, tokenizer: Tokenizer) -> tuple[int, ...
     return found
 
 
-def _sampling(defaults: GenerationConfig) -> Sampling:
+def default_sampling(defaults: GenerationConfig) -> Sampling:
     """The sampling that a model's generation_config.json asks for."""
     if not defaults.do_sample:
         return Sampling()
@@ -152,7 +152,7 @@ def _sampling(defaults: GenerationConfig) -> Sampling:
     )
 
 
-def _template(
+def template_of(
     folder: Path, name: str, tokenizer: Tokenizer
 ) -> tuple[PromptTemplate, tuple[str, ...]]:
     """The template stored with a model, else its chat template, else Alpaca's with a warning."""

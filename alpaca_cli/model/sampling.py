@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jinja2 import TemplateError
@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from alpaca_cli.core.errors import DataError, ResourceError
-from alpaca_cli.model.dialogue import Exchange, Sampling
+from alpaca_cli.model.dialogue import Exchange, Sampling, joined
 from alpaca_cli.model.loading import Student
+from alpaca_cli.model.reading import Memory
 from alpaca_cli.model.tokenizer import (
     Tokenizer,
     decode_response,
@@ -80,13 +81,25 @@ def prompt_ids(
     if system:
         asked[0] = (f"{system}\n\n{asked[0][0]}", asked[0][1])
     [ids] = encode_prompts(student.tokenizer, student.template, asked[:1])
-    for each, (message, input) in zip(history, asked[1:], strict=True):
-        turn = student.template.further_turn(_joined(message, input))
-        ids += encode_responses(student.tokenizer, [each.answer])[0]
-        ids += student.tokenizer(
-            turn, add_special_tokens=False, split_special_tokens=True
-        ).input_ids
+    if history:
+        # All at once: a tokenizer call costs more than the few tokens of a turn.
+        answers = encode_responses(student.tokenizer, [each.answer for each in history])
+        turns = [student.template.further_turn(joined(*each)) for each in asked[1:]]
+        encoded = student.tokenizer(turns, add_special_tokens=False, split_special_tokens=True)
+        for answer, turn in zip(answers, encoded["input_ids"], strict=True):
+            ids += answer + turn
     return ids
+
+
+def exchange_sizes(student: Student, exchanges: Sequence[Exchange]) -> list[int]:
+    """Tokens of each exchange's own text, without what the template writes around it."""
+    if not exchanges:
+        return []
+    texts = [joined(each.instruction, each.input) for each in exchanges]
+    texts += [each.answer for each in exchanges]
+    encoded = student.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
+    sizes = [len(ids) for ids in encoded["input_ids"]]
+    return [asked + told for asked, told in zip(sizes, sizes[len(exchanges) :], strict=False)]
 
 
 def stream(
@@ -94,8 +107,13 @@ def stream(
     ids: Sequence[int],
     sampling: Sampling,
     stop: Callable[[], bool] = lambda: False,
+    memory: Memory | None = None,
 ) -> Iterator[Piece]:
     """The answer to a prompt, token by token; `stop` is asked before each one.
+
+    Args:
+        memory: what this model has read before; only what is new in `ids` is computed, and what
+            is read now is remembered.
 
     Raises:
         DataError: the prompt leaves no room for an answer.
@@ -106,23 +124,22 @@ def stream(
         raise DataError(
             f"the prompt has {len(ids):,} tokens; the model's context is {student.context:,}"
         )
-    generator = None
-    if sampling.seed is not None:
-        generator = torch.Generator(student.device).manual_seed(sampling.seed)
-    warp = _warpers(sampling)
-    text, answer, cache = _TextStream(student.tokenizer), 0, None
-    pending = torch.tensor([list(ids)], device=student.device)
+    choose = _chooser(student, sampling)
+    memory = memory or Memory()
+    text, answer, ends = _TextStream(student.tokenizer), 0, frozenset(student.eos_ids)
+    pending = list(ids[memory.rewind(ids) :])
     for _ in range(min(sampling.max_new_tokens, room)):
         if stop():
             yield Piece(text.rest(), answer, "interrupted")
             return
-        token, cache = _next_token(student, pending, cache, warp, generator)
-        if token in student.eos_ids:
+        with torch.inference_mode():
+            token = choose(memory.read(student.model, pending, student.device))
+        if token in ends:
             yield Piece(text.rest(), answer, "stop")
             return
         answer += 1
         yield Piece(text.add(token), answer)
-        pending = torch.tensor([[token]], device=student.device)
+        pending = [token]
     yield Piece(text.rest(), answer, "length")
 
 
@@ -186,28 +203,22 @@ def _answer_batch(
     return found
 
 
-def _next_token(
-    student: Student,
-    pending: torch.Tensor,
-    cache: Any,
-    warp: LogitsProcessorList | None,
-    generator: torch.Generator | None,
-) -> tuple[int, Any]:
-    """One forward pass over `pending` (1, T) after what `cache` holds; a token and the cache."""
-    with torch.inference_mode():
-        try:
-            output = student.model(
-                input_ids=pending, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                "the GPU's memory is full", hint="a shorter conversation"
-            ) from error
-        scores = output.logits[:, -1].float()
-        if warp is None:
-            return int(scores.argmax()), output.past_key_values
-        chances = torch.softmax(warp(pending, scores), dim=-1)
-        return int(torch.multinomial(chances, 1, generator=generator)), output.past_key_values
+def _chooser(student: Student, sampling: Sampling) -> Callable[[torch.Tensor], int]:
+    """How a token is chosen by its scores (1, vocabulary)."""
+    warp = _warpers(sampling)
+    if warp is None:
+        return lambda scores: int(scores.argmax())
+    generator = None
+    if sampling.seed is not None:
+        generator = torch.Generator(student.device).manual_seed(sampling.seed)
+    # What was said before is an argument of every warper, and used by none of these.
+    nothing = torch.empty((1, 0), dtype=torch.long, device=student.device)
+
+    def draw(scores: torch.Tensor) -> int:
+        chances = torch.softmax(warp(nothing, scores), dim=-1)
+        return int(torch.multinomial(chances, 1, generator=generator))
+
+    return draw
 
 
 def _warpers(sampling: Sampling) -> LogitsProcessorList | None:
@@ -262,9 +273,9 @@ def _chat_ids(
         return encode_prompts(student.tokenizer, student.template, [(instruction, input)])[0]
     messages = [{"role": "system", "content": system}] if system else []
     for each in history:
-        messages.append({"role": "user", "content": _joined(each.instruction, each.input)})
+        messages.append({"role": "user", "content": joined(each.instruction, each.input)})
         messages.append({"role": "assistant", "content": each.answer})
-    messages.append({"role": "user", "content": _joined(instruction, input)})
+    messages.append({"role": "user", "content": joined(instruction, input)})
     try:
         ids: list[int] = student.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=False
@@ -272,8 +283,3 @@ def _chat_ids(
     except TemplateError as error:
         raise DataError(f"the model's chat template refuses these messages: {error}") from error
     return list(ids)
-
-
-def _joined(message: str, input: str) -> str:
-    """A message and its input where a template has one place for both."""
-    return f"{message}\n\n{input}" if input else message

@@ -1,273 +1,291 @@
-"""The chat stage: one answer for a script, or a conversation at a terminal.
+"""The chat stage: a conversation with a model at a terminal.
 
-It needs no run folder and leaves nothing behind but what `/save` writes. The conversation as
-data is `alpaca_cli.stages.chat_session`; how the model is asked, `alpaca_cli.model.sampling`.
+It needs no run folder and leaves nothing behind but what `/save` writes. The conversation as data
+is `alpaca_cli.stages.chat_session`; how a model is asked, `alpaca_cli.stages.speaker`; how a reply
+is shown, `alpaca_cli.stages.chat_screen`; two models at once, `alpaca_cli.stages.versus`.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from alpaca_cli.core.errors import AlpacaError, Terminated, UsageError
-from alpaca_cli.core.progress import Progress
-from alpaca_cli.core.runfolder import newest_model
-from alpaca_cli.model.dialogue import Sampling
-from alpaca_cli.model.locate import find_model
-from alpaca_cli.stages.chat_input import LineReader, history_file, read_message
-from alpaca_cli.stages.chat_session import COMMANDS, Command, Session, apply, change, parse
+from alpaca_cli.stages.chat_input import (
+    LineEditor,
+    PlainReader,
+    Reader,
+    history_file,
+    read_message,
+)
+from alpaca_cli.stages.chat_screen import (
+    MarkdownStream,
+    PlainStream,
+    note,
+    show_error,
+    shown,
+    undisturbed,
+)
+from alpaca_cli.stages.chat_session import (
+    COMMANDS,
+    OFF,
+    Command,
+    Session,
+    apply,
+    parse,
+    settings,
+    short,
+    without_last,
+)
+from alpaca_cli.stages.interrupts import ctrl_c_stops
+from alpaca_cli.stages.speaker import Reply, Speaker
+from alpaca_cli.stages.speakers import passed_on
+from alpaca_cli.stages.speaking import after_reply
+from alpaca_cli.stages.versus import answer_both
 
-if TYPE_CHECKING:
-    from alpaca_cli.model.loading import Student
-
-# What a model writes may steer a terminal (escape sequences start with a control character):
-# only newline and tab get through.
-CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+Opener = Callable[[str, str | None], Speaker]
+"""A speaker by its name, and the address of the endpoint that has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A model's answer. `response` is what it wrote, without white space around it."""
+@dataclass(slots=True)
+class Talk:
+    """A conversation at a terminal, and who takes part in it.
 
-    model: str
-    prompt: str
-    response: str
-    finish_reason: str
-    """`stop`: the model ended it; `length`: max_new_tokens or the context did; `interrupted`."""
-    usage: Mapping[str, int]
-    """Tokens: `prompt_tokens`, `completion_tokens` (EOS not counted), `total_tokens`."""
-
-
-def open_chat(
-    model: str | None, runs: Path, progress: Progress, *, system: str, flags: Mapping[str, object]
-) -> tuple[Student, Session]:
-    """Load a model, the newest finished run's when none is named, and begin a session with it.
-
-    Earlier turns are shown to models with a chat template only: a model of the Alpaca template
-    has learned single exchanges. Sampling is the model's own default but for what flags say.
-
-    Args:
-        runs: the folder in which the newest run is looked for.
-        flags: setting -> value, None where not given.
-
-    Raises:
-        UsageError: a flag's value is outside its range.
-        DataError: there is no such model, or it cannot be loaded.
+    Attributes:
+        other: a model whose answers are shown beside those that the conversation goes on with.
+        last: the last reply.
     """
-    _with_flags(Session(Sampling()), flags)  # before the model is loaded
-    name = model
-    if name is None:
-        name = str(newest_model(runs))
-        progress.info(f"model: {name} (the newest finished run)")
-    student = load(name, progress)
-    session = Session(student.sampling, history=student.template.chat_template, system=system)
-    return student, _with_flags(session, flags)
+
+    speaker: Speaker
+    session: Session
+    read_line: Reader
+    console: Console
+    open: Opener
+    plain: bool
+    other: Speaker | None = None
+    last: Reply | None = None
 
 
-def ask(
-    student: Student,
-    session: Session,
-    message: str,
-    input: str = "",
-    *,
-    write: Callable[[str], None] = lambda text: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> tuple[Reply, int]:
-    """One reply and how many of the earlier turns it saw.
-
-    When the conversation outgrows the model's context the oldest turns are left out first; the
-    system prompt and the message never are.
-
-    Args:
-        write: gets the reply as it appears, free of control characters.
-        stop: asked before each token; True ends the reply, what was said stays.
-
-    Raises:
-        UsageError: the message is empty or not text.
-        DataError: the message alone fills the context.
-    """
-    from alpaca_cli.model.sampling import stream
-
-    if not message.strip():
-        raise UsageError("the prompt is empty")
-    _check_text(message, input, session.system)
-    ids, seen = _fitted(student, session, message, input)
-    pieces, trimmer = [], Trimmer()
-    for piece in stream(student, ids, session.sampling, stop):
-        pieces.append(trimmer.add(piece.text))
-        write(pieces[-1].translate(CONTROL))
-    usage = {"prompt_tokens": len(ids), "completion_tokens": piece.tokens}
-    usage["total_tokens"] = sum(usage.values())
-    reason = piece.finish_reason or "interrupted"
-    return Reply(student.name, message, "".join(pieces), reason, usage), seen
-
-
-def line_reader() -> Callable[[str], str]:
-    """A reader of lines from the terminal, with history and completion of the commands."""
-    return LineReader(history_file(), [f"/{name}" for name in COMMANDS])
+def line_reader(console: Console, session: Session) -> Reader:
+    """What reads from this terminal: an editor of lines where it can show one."""
+    if console.is_dumb_terminal:
+        return PlainReader()
+    files: list[str] = []
+    arguments = {
+        "/set": [f"{name} " for name in settings(session)],
+        **{f"/{name}": files for name in ("save", "load", "model", "compare")},
+    }
+    return LineEditor(history_file(), [f"/{name}" for name in COMMANDS], arguments)
 
 
 def converse(
-    student: Student, session: Session, read_line: Callable[[str], str], console: Console
+    speaker: Speaker,
+    session: Session,
+    read_line: Reader,
+    console: Console,
+    *,
+    open_other: Opener,
+    plain: bool = False,
 ) -> Session:
     """Talk until the person leaves (Ctrl-D, `/quit`); returns the session as it ended.
 
     Ctrl-C ends a reply, which stays in the conversation as far as it came. At the prompt it
     drops the line. Errors are shown and the conversation goes on.
+
+    Args:
+        open_other: for `/model` and `/compare`.
+        plain: show replies as the text that they are, not as Markdown.
     """
-    _introduce(student, session, console)
+    plain = plain or console.is_dumb_terminal
+    talk = Talk(speaker, session, read_line, console, open_other, plain)
+    _introduce(talk)
     while True:
         try:
             heard = parse(read_message(read_line))
             if isinstance(heard, Command):
-                step = apply(session, heard)
-                if step.say:
-                    _note(console, step.say)
-                if step.quit:
-                    return session
-                if step.ask is None:
-                    session = step.session
-                else:
-                    session = _exchange(student, step.session, *step.ask, console)
+                if _command(talk, heard):
+                    return talk.session
             elif heard:
-                session = _exchange(student, session, heard, session.input, console)
+                _exchange(talk, talk.session, heard, talk.session.input)
         except Terminated:
             raise
         except KeyboardInterrupt:
-            console.print()
-            _note(console, "Ctrl-D or /quit leaves")
+            note(console, "Ctrl-D or /quit leaves")
         except EOFError:
-            console.print()
-            return session
+            return talk.session
         except AlpacaError as error:
-            console.print(f"[red]{escape(str(error))}[/]", highlight=False, soft_wrap=True)
-            if error.hint:
-                _note(console, error.hint)
+            show_error(console, error)
 
 
-class Trimmer:
-    """Takes the white space before and after a text off, while the text arrives in pieces."""
+def _command(talk: Talk, command: Command) -> bool:
+    """Carry out a command; whether it is the last one."""
+    match command.name:
+        case "edit":
+            _edit(talk)
+        case "tokens":
+            note(talk.console, _tokens(talk))
+        case "model":
+            _model(talk, command.argument)
+        case "compare":
+            _compare(talk, command.argument)
+        case _:
+            step = apply(talk.session, command)
+            if step.say:
+                note(talk.console, step.say)
+            if step.ask is not None:
+                _exchange(talk, step.session, *step.ask)
+            else:
+                talk.session = step.session
+            return step.quit
+    return False
 
-    def __init__(self) -> None:
-        self._held, self._started = "", False
 
-    def add(self, text: str) -> str:
-        """What is certain to belong to the trimmed text by now."""
-        held = self._held + text
-        body = held if self._started else held.lstrip()
-        solid = body.rstrip()
-        self._started = self._started or bool(solid)
-        self._held = body[len(solid) :]
-        return solid
-
-
-def load(name: str, progress: Progress) -> Student:
-    """Find and load a model; a wrong name fails before torch is imported."""
-    folder = find_model(name)
-    from alpaca_cli.model.loading import load_student
-
-    if progress.quiet or not progress.console.is_terminal:
-        student = load_student(folder, name)
+def _exchange(talk: Talk, session: Session, message: str, input: str) -> None:
+    """Ask, show the reply as it comes, and go on with it."""
+    if talk.other is None:
+        reply, seen = _answer(talk, session, message, input)
     else:
-        with progress.console.status(f"loading {escape(name)}"):
-            student = load_student(folder, name)
-    for warning in student.warnings:
-        progress.warn(warning)
-    return student
+        speakers = (talk.speaker, talk.other)
+        sessions = (session, passed_on(session, *speakers))
+        [(reply, seen), _] = answer_both(speakers, sessions, message, input, talk.console)
+    _remark(talk, reply, len(session.exchanges()) - seen)
+    talk.console.print()
+    talk.session, talk.last = after_reply(session, input, reply, seen), reply
 
 
-def _with_flags(session: Session, flags: Mapping[str, object]) -> Session:
-    for name, value in flags.items():
-        if value is not None:
-            session = change(session, name, str(value))
-    return session
+def _answer(talk: Talk, session: Session, message: str, input: str) -> tuple[Reply, int]:
+    with undisturbed(talk.console), ctrl_c_stops() as pressed:
+        screen = PlainStream(talk.console) if talk.plain else MarkdownStream(talk.console)
 
+        def stop() -> bool:
+            screen.refresh()
+            return pressed()
 
-def _exchange(
-    student: Student, session: Session, message: str, input: str, console: Console
-) -> Session:
-    """Ask, show the reply as it comes, and take it into the session."""
-
-    def write(text: str) -> None:
-        console.file.write(text)
-        console.file.flush()
-
-    with _ctrl_c_stops() as stop:
-        reply, seen = ask(student, session, message, input, write=write, stop=stop)
-    console.print()
-    left_out = len(session.exchanges()) - seen
-    if left_out:
-        _note(console, f"[{left_out} earlier turns did not fit into {student.context:,} tokens]")
-    if reply.finish_reason == "length":
-        _note(console, f"[cut at {reply.usage['completion_tokens']:,} tokens]")
-    elif reply.finish_reason == "interrupted":
-        _note(console, "[stopped; what was said stays in the conversation]")
-    elif not reply.response:
-        _note(console, "[an empty reply]")
-    console.print()
-    whole = reply.finish_reason == "stop"
-    return session.answered(message, input, reply.response, follows=seen > 0, whole=whole)
-
-
-def _fitted(student: Student, session: Session, message: str, input: str) -> tuple[list[int], int]:
-    """The prompt's ids, and how many earlier turns are in it: as many as leave room to answer."""
-    from alpaca_cli.model.sampling import prompt_ids
-
-    exchanges = session.exchanges()
-    room = min(session.sampling.max_new_tokens, student.context // 4)
-    for first in range(len(exchanges) + 1):
-        seen = exchanges[first:]
-        ids = prompt_ids(student, message, input, history=seen, system=session.system)
-        if len(ids) + room <= student.context:
-            break
-    return ids, len(seen)
-
-
-def _check_text(*texts: str) -> None:
-    for text in texts:
         try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError("the prompt is not UTF-8 text") from error
+            return talk.speaker.ask(session, message, input, write=screen.write, stop=stop)
+        finally:  # after an error, too: what has come is told, though it is not kept
+            screen.close()
 
 
-@contextmanager
-def _ctrl_c_stops() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C sets a flag inside the block; a second one interrupts as always."""
-    pressed = False
-
-    def press(signum: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _remark(talk: Talk, reply: Reply, left_out: int) -> None:
+    """What a person should know of a reply beside its text."""
+    if left_out:
+        turns = "turn is" if left_out == 1 else "turns are"
+        note(talk.console, f"[the context is full: {left_out} earlier {turns} left out]")
+    if reply.finish_reason == "length":
+        tokens = reply.usage.get("completion_tokens")
+        note(talk.console, f"[cut at {tokens:,} tokens]" if tokens else "[cut at its limit]")
+    elif reply.finish_reason == "interrupted":
+        note(talk.console, "[stopped; what was said stays in the conversation]")
+    elif not reply.response:
+        note(talk.console, "[an empty reply]")
+    elif reply.finish_reason != "stop":
+        note(talk.console, f"[ended: {reply.finish_reason}]")
 
 
-def _introduce(student: Student, session: Session, console: Console) -> None:
-    size = f"{student.parameters / 1e6:,.1f}M parameters on {student.device.type}"
-    console.print(f"[bold]{escape(student.name)}[/] · {size}", highlight=False)
-    if not session.history:
-        _note(
-            console,
-            "every message stands alone, as in training (/set history on: earlier ones count)",
+def _edit(talk: Talk) -> None:
+    """Let the person change the last message, and ask it."""
+    before, last = without_last(talk.session, "edit")
+    changed = edited(last.message, talk.read_line).strip()
+    if not changed:
+        raise UsageError("the message is empty: the conversation stays as it was")
+    note(talk.console, f"changed: {short(changed)}")
+    _exchange(talk, before, changed, last.input)
+
+
+def edited(text: str, read_line: Reader) -> str:
+    """A text as the person has changed it, in `$VISUAL` or `$EDITOR` or else where they type.
+
+    Raises:
+        UsageError: there is no editor, or it failed.
+    """
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not editor:
+        if (changed := read_line.edit(text)) is None:
+            raise UsageError("this terminal cannot edit lines", hint="export EDITOR=…")
+        return changed
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "message.md"
+        path.write_text(f"{text}\n", "utf-8")
+        try:
+            code = subprocess.run([*shlex.split(editor), str(path)], check=False).returncode
+            changed = path.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"EDITOR={editor}: {error}") from error
+    if code:
+        raise UsageError(f"EDITOR={editor}: ended with {code}: nothing was changed")
+    return changed
+
+
+def _tokens(talk: Talk) -> str:
+    room = talk.speaker.room(talk.session, "", talk.session.input)
+    if room is None:
+        usage = talk.last.usage if talk.last is not None else {}
+        if not usage:
+            return f"{talk.speaker.name} counts tokens only when it answers"
+        return (
+            f"the last exchange: {usage.get('prompt_tokens', 0):,} tokens asked, "
+            f"{usage.get('completion_tokens', 0):,} answered"
         )
-    _note(console, "/help lists the commands · Ctrl-C stops a reply · Ctrl-D leaves")
-    console.print()
+    said = f"{room.tokens:,} tokens before the next message"
+    if room.context is not None:
+        said += f", {room.tokens / room.context:.0%} of {room.context:,}"
+    if room.left_out:
+        said += f"; {room.left_out:,} of {len(talk.session.exchanges()):,} earlier turns left out"
+    return said
 
 
-def _note(console: Console, text: str) -> None:
-    console.print(escape(text), style="dim", highlight=False)
+def _model(talk: Talk, argument: str) -> None:
+    """Say who answers, or let another model go on with the conversation."""
+    if argument:
+        other = talk.open(*_named(argument))
+        talk.session = passed_on(talk.session, talk.speaker, other)
+        talk.speaker.close()
+        talk.speaker, talk.last = other, None
+    _name(talk)
+
+
+def _compare(talk: Talk, argument: str) -> None:
+    """Begin, end or tell the comparison with another model."""
+    if argument:
+        other = None if argument == OFF else talk.open(*_named(argument))
+        if talk.other is not None:
+            talk.other.close()
+        talk.other = other
+    if talk.other is None:
+        note(talk.console, "no comparison; /compare NAME shows what another model answers")
+    else:
+        names = f"{talk.speaker.name} and {talk.other.name}"
+        note(talk.console, f"{names} answer; the conversation goes on with {talk.speaker.name}")
+
+
+def _named(argument: str) -> tuple[str, str | None]:
+    """A model's name and, behind it, the address of its endpoint."""
+    name, _, last = argument.rpartition(" ")
+    if name and last.startswith(("http://", "https://")):
+        return name.strip(), last
+    return argument, None
+
+
+def _introduce(talk: Talk) -> None:
+    _name(talk)
+    note(talk.console, "/help lists the commands · Ctrl-C stops a reply · Ctrl-D leaves")
+    talk.console.print()
+
+
+def _name(talk: Talk) -> None:
+    name = Text(shown(talk.speaker.name), style="bold")
+    about = Text(f" · {shown(talk.speaker.about)}", style="not bold")
+    talk.console.print(name + about, highlight=False, soft_wrap=True)
+    for line in talk.speaker.notes:
+        note(talk.console, line)
+    if not talk.session.history:
+        note(talk.console, "(/set history on: earlier messages count)")

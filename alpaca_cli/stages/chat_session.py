@@ -1,7 +1,8 @@
 """A conversation as plain data: its exchanges, its settings, its commands, its transcript.
 
 Pure functions from one session to the next; only `/save` and `/load` touch files. How a reply
-is made, and how a terminal is read, is not known here (`alpaca_cli.stages.chat`).
+is made, and how a terminal is read, is not known here, so that commands which need a model or an
+editor are carried out by others (`alpaca_cli.stages.chat`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from alpaca_cli.core.errors import DataError, UsageError, did_you_mean
 from alpaca_cli.core.files import read_jsonl, write_jsonl
-from alpaca_cli.model.dialogue import Exchange, Sampling
+from alpaca_cli.model.dialogue import Exchange, Sampling, joined
 
 COMMANDS = {
     "help": ("", "this list"),
@@ -24,11 +25,21 @@ COMMANDS = {
     "set": ("[NAME VALUE]", "show the settings, or change one"),
     "retry": ("", "ask the last message again"),
     "undo": ("", "take back the last message and its reply"),
+    "edit": ("", "change the last message and ask it again"),
     "save": ("FILE", "write the conversation as JSONL of chat messages"),
     "load": ("FILE", "read a saved conversation and go on with it"),
+    "tokens": ("", "how full the model's context is"),
+    "model": ("[NAME [URL]]", "show the model, or go on with another one"),
+    "compare": ("[NAME [URL]|off]", "also show what another model answers"),
     "quit": ("", "leave (also Ctrl-D)"),
 }
+KEYS = (
+    'Alt-Enter, or \\ at the end of a line, goes on in a new one; """ starts and ends a longer\n'
+    "text. What is pasted is one message. Tab completes, Ctrl-R searches what was typed before."
+)
 OFF = "off"
+NO_LIMIT = 1 << 30
+"""`max_new_tokens` that leaves the end of a reply to the model and its context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,7 @@ def parse(text: str) -> str | Command:
     """A message, or a command when the text starts with one slash (`//` is a message's slash).
 
     Raises:
-        UsageError: no such command; suggests the closest.
+        UsageError: no such command, which suggests the closest, or one that takes no argument.
     """
     text = text.strip()
     if text.startswith("//"):
@@ -107,19 +118,19 @@ def parse(text: str) -> str | Command:
             f"no command /{name}{_slashed(did_you_mean(name, COMMANDS))}",
             hint="/help lists them; a message that starts with a slash is written with two",
         )
+    if argument.strip() and not COMMANDS[name][0]:
+        raise UsageError(f"/{name} takes nothing after it")
     return Command(name, argument.strip())
 
 
 def apply(session: Session, command: Command) -> Step:
-    """Carry out a command.
+    """Carry out a command that needs nothing but the conversation.
 
     Raises:
         UsageError: its argument is missing or wrong; the session stays as it was.
         DataError: the file to load is not a conversation.
     """
     name, argument = command.name, command.argument
-    if argument and not COMMANDS[name][0]:
-        raise UsageError(f"/{name} takes nothing after it")
     match name:
         case "help":
             return Step(session, _help())
@@ -130,18 +141,20 @@ def apply(session: Session, command: Command) -> Step:
         case "set":
             return _set(session, argument)
         case "retry":
-            before, last = _without_last(session, "retry")
+            before, last = without_last(session, "retry")
             return Step(before, _again(session, last), ask=(last.message, last.input))
         case "undo":
-            before, last = _without_last(session, "take back")
-            return Step(before, f"taken back: {_short(last.message)}")
+            before, last = without_last(session, "take back")
+            return Step(before, f"taken back: {short(last.message)}")
         case "save":
             return Step(session, save(session, _path(command)))
         case "load":
             turns = load(_path(command))
             loaded = replace(session, turns=turns, system=turns[-1].system, input="")
-            return Step(loaded, f"{_count(turns)} loaded, the last: {_short(turns[-1].message)}")
-    return Step(session, quit=True)
+            return Step(loaded, f"{_count(turns)} loaded, the last: {short(turns[-1].message)}")
+        case "quit":
+            return Step(session, quit=True)
+    raise ValueError(f"/{name} is not the conversation's business")
 
 
 def save(session: Session, path: Path) -> str:
@@ -163,8 +176,12 @@ def save(session: Session, path: Path) -> str:
     said = f"{_count(session.turns)} saved to {path}"
     if broken := sum(not turn.whole for turn in session.turns):
         said += f", {broken} with a reply that was cut short"
-    if any(len(row["messages"]) > 3 for row in rows):
-        said += " (alpaca train reads single exchanges, not conversations of several)"
+    if several := sum(len(row["messages"]) > 3 for row in rows):
+        lines = "line is" if several == 1 else "lines are"
+        said += (
+            f"\n{several} of {len(rows)} {lines} a conversation of several exchanges, which alpaca "
+            "train does not read; single ones (/set history off) it does"
+        )
     return said
 
 
@@ -194,7 +211,9 @@ def settings(session: Session) -> dict[str, str]:
         "temperature": f"{sampling.temperature:g}",
         "top_p": OFF if sampling.top_p == 1 else f"{sampling.top_p:g}",
         "top_k": str(sampling.top_k or OFF),
-        "max_new_tokens": str(sampling.max_new_tokens),
+        "max_new_tokens": OFF
+        if sampling.max_new_tokens >= NO_LIMIT
+        else str(sampling.max_new_tokens),
         "seed": OFF if sampling.seed is None else str(sampling.seed),
         "history": "on" if session.history else OFF,
     }
@@ -228,7 +247,7 @@ _RULES: Mapping[str, tuple[type, Callable[[Any], bool], str, tuple[Any, ...]]] =
     "temperature": (float, lambda v: 0 <= v <= 5, "a number from 0 (the likeliest token) to 5", ()),
     "top_p": (float, lambda v: 0 < v <= 1, "a number above 0, at most 1 (1: off)", (1.0,)),
     "top_k": (int, lambda v: v >= 0, "a whole number (0: off)", (0,)),
-    "max_new_tokens": (int, lambda v: v >= 1, "a whole number from 1", ()),
+    "max_new_tokens": (int, lambda v: v >= 1, "a whole number from 1, or off", (NO_LIMIT,)),
     "seed": (int, lambda v: 0 <= v < 1 << 63, "a whole number from 0, or off", (None,)),
 }
 
@@ -273,14 +292,19 @@ def _set_text(session: Session, name: str, argument: str) -> Step:
     return Step(replace(session, input=text), said)
 
 
-def _without_last(session: Session, what: str) -> tuple[Session, Turn]:
+def without_last(session: Session, what: str) -> tuple[Session, Turn]:
+    """The session before its last turn, and that turn.
+
+    Raises:
+        UsageError: there is none to `what`.
+    """
     if not session.turns:
         raise UsageError(f"nothing to {what} yet")
     return replace(session, turns=session.turns[:-1]), session.turns[-1]
 
 
 def _again(session: Session, last: Turn) -> str:
-    said = f"again: {_short(last.message)}"
+    said = f"again: {short(last.message)}"
     if session.sampling.temperature == 0:
         return f"{said}\nat temperature 0 the reply will be the same (/set temperature 0.7)"
     if session.sampling.seed is not None:
@@ -298,16 +322,15 @@ def _help() -> str:
     forms = {f"/{name} {form}".rstrip(): text for name, (form, text) in COMMANDS.items()}
     width = max(map(len, forms))
     lines = [f"{form:<{width}}  {text}" for form, text in forms.items()]
-    return "\n".join(
-        [*lines, "", 'A line ending in \\ goes on; """ starts and ends a longer text.']
-    )
+    return "\n".join([*lines, "", KEYS])
 
 
 def _slashed(suggestion: str) -> str:
     return suggestion.replace('"', "/", 1).replace('"', "", 1)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """The text in one line of at most 60 characters."""
     line = " ".join(text.split())
     return line if len(line) <= 60 else line[:59] + "…"
 
@@ -325,8 +348,7 @@ def _rows(turns: tuple[Turn, ...]) -> Iterator[dict[str, list[dict[str, str]]]]:
             messages = []
         if not messages and turn.system:
             messages.append({"role": "system", "content": turn.system})
-        asked = f"{turn.message}\n\n{turn.input}" if turn.input else turn.message
-        messages.append({"role": "user", "content": asked})
+        messages.append({"role": "user", "content": joined(turn.message, turn.input)})
         messages.append({"role": "assistant", "content": turn.reply})
     yield {"messages": messages}
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from alpaca_cli.core.errors import AlpacaError, DataError, UsageError
 from alpaca_cli.data.formats import read_examples
 from alpaca_cli.model.dialogue import Exchange, Sampling
-from alpaca_cli.stages.chat import CONTROL, Trimmer
 from alpaca_cli.stages.chat_input import read_message
 from alpaca_cli.stages.chat_session import (
     COMMANDS,
+    NO_LIMIT,
     Command,
     Session,
     Step,
@@ -26,7 +26,10 @@ from alpaca_cli.stages.chat_session import (
     load,
     parse,
     save,
+    settings,
 )
+from alpaca_cli.stages.speaker import CONTROL
+from alpaca_cli.stages.speaking import Trimmer
 
 EMPTY = Session(Sampling())
 TALK = EMPTY.answered("Hi", "", "Hello.", follows=False, whole=True).answered(
@@ -61,6 +64,9 @@ def test_every_command_is_in_the_help_and_does_something() -> None:
     hot = replace(TALK, sampling=Sampling(temperature=0.7))
     assert "same" not in do(hot, "/retry").say
     assert do(TALK, "/quit").quit
+    for name in ("edit", "tokens", "model", "compare"):  # they need more than a conversation
+        with pytest.raises(ValueError, match=name):
+            do(TALK, f"/{name}")
     for line in ("/retry", "/undo", "/save x.jsonl", "/new x"):
         with pytest.raises(UsageError):
             do(EMPTY, line)
@@ -90,16 +96,19 @@ def test_system_and_input_are_set_shown_and_dropped() -> None:
 def test_settings_are_set_and_taken_back(line: str, expected: Sampling) -> None:
     changed = do(EMPTY, f"/set {line}").session
     assert changed.sampling == expected
-    for name, off in (("top_p", "off"), ("top_k", "off"), ("seed", "off")):
-        changed = change(changed, name, off)
-    assert changed.sampling == replace(expected, top_p=1.0, top_k=0, seed=None)
+    for name in ("top_p", "top_k", "seed", "max_new_tokens"):
+        changed = change(changed, name, "off")
+    assert changed.sampling == replace(
+        expected, top_p=1.0, top_k=0, seed=None, max_new_tokens=NO_LIMIT
+    )
+    assert settings(changed)["max_new_tokens"] == "off"
     assert line.split()[0].split("=")[0] in do(EMPTY, "/set").say
 
 
 @pytest.mark.parametrize(
     "line",
     ["temperature -1", "temperature nan", "temperature inf", "temperature hot", "top_p 0",
-     "top_p 1.1", "top_k -1", "top_k 1.5", "max_new_tokens 0", "max_new_tokens off", "seed -1",
+     "top_p 1.1", "top_k -1", "top_k 1.5", "max_new_tokens 0", "max_new_tokens x", "seed -1",
      "seed 9223372036854775808", "history maybe", "top 1", "temprature 1"],
 )  # fmt: skip
 def test_wrong_settings_are_refused(line: str) -> None:
@@ -120,6 +129,10 @@ def test_a_conversation_is_saved_and_loaded(tmp_path: Path) -> None:
     said = save(session, path)
     assert "3 exchanges saved" in said
     assert "1 with a reply that was cut short" in said
+    assert "2 of 2 lines are a conversation" not in said
+    assert "1 of 1 line is a conversation of several exchanges, which alpaca train does" in said
+    with pytest.raises(DataError, match=r"talk\.jsonl:1: .*one exchange"):
+        read_examples([path])
     turns = load(path)
     assert [turn.message for turn in turns] == ["Hi", "Sort.\n\n2 1", "And?"]
     assert [turn.reply for turn in turns] == ["Hello.", "1 2", "So."]
@@ -135,7 +148,7 @@ def test_single_exchanges_are_saved_as_examples_to_train_on(tmp_path: Path) -> N
     session = replace(EMPTY, system="Be kind.")
     for message, input, reply in (("Hi", "", "Hello."), ("Sort.", "2 1", "1 2")):
         session = session.answered(message, input, reply, follows=False, whole=True)
-    save(session, tmp_path / "talk.jsonl")
+    assert save(session, tmp_path / "talk.jsonl") == f"2 exchanges saved to {tmp_path}/talk.jsonl"
     examples = read_examples([tmp_path / "talk.jsonl"])
     assert [(each.instruction, each.output) for each in examples] == [
         ("Be kind.\n\nHi", "Hello."),
@@ -188,7 +201,8 @@ def test_a_reply_cannot_steer_the_terminal() -> None:
     assert evil.translate(CONTROL) == "a[31mb]0;titlec2Jdef\tg\nhé🦙"
 
 
-NAMES = st.sampled_from(sorted(COMMANDS.keys() - {"save", "load"}))
+ELSEWHERE = {"save", "load", "edit", "tokens", "model", "compare"}
+NAMES = st.sampled_from(sorted(COMMANDS.keys() - ELSEWHERE))
 LINES = st.one_of(st.text(), st.builds("/{} {}".format, NAMES, st.text()))
 
 
@@ -196,5 +210,5 @@ LINES = st.one_of(st.text(), st.builds("/{} {}".format, NAMES, st.text()))
 def test_any_line_is_a_message_or_a_command_or_refused(line: str, session: Session) -> None:
     with suppress(AlpacaError):
         heard = parse(line)
-        if isinstance(heard, Command):
+        if isinstance(heard, Command) and heard.name not in ELSEWHERE:
             apply(session, heard)
