@@ -102,6 +102,15 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(tmp_path: Path
     for field in ("kept", "candidates", "rejected", "requests"):
         assert again["generate"][field] == reports["generate"][field]
 
+    # A gate that does not hold: the reports are printed all the same.
+    gated = run(
+        *SMALL, "--set", "eval.gates=['exact_match > 1']", "--run", cut, "--json",
+        cwd=tmp_path, code=5,
+    )  # fmt: skip
+    assert "1 of 1 gates failed" in gated.stderr
+    [gate] = json.loads(gated.stdout)["eval"]["gates"]
+    assert not gate["passed"]
+
     # A changed key is refused by name and loses nothing.
     refused = run(*SMALL, "--set", "dedup.threshold=0.5", "--run", cut, cwd=tmp_path, code=2)
     assert "threshold: was" in refused.stderr

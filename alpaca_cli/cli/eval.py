@@ -121,7 +121,7 @@ def eval(
     session, stored = _session(model, recipe, run, sets, flags, json, quiet)
     # A run that brings its own recipe keeps it: an evaluation must not rewrite how it was made.
     with session.run.lock() if stored else session.locked():
-        report, problem = stage.measure(
+        report, problem = stage.run(
             session.recipe,
             session.run,
             session.progress,

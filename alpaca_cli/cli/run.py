@@ -39,6 +39,7 @@ def run(
     """
     session = open_session(recipe, run, sets, json=json, quiet=quiet)
     reports: dict[str, Any] = {}
+    problem: BaseException | None = None
     with session.locked():
         for name in STAGES:
             if name == "eval" and session.recipe.eval is None:
@@ -52,11 +53,15 @@ def run(
                 session.progress,
                 fresh="changed" if fresh else "never",
             )
+            if name == "eval":  # has a report even where a gate has failed
+                report, problem = report
             reports[name] = asdict(report)
             if not json:
                 Console(highlight=False).print(command.show(report))
     if json:
         print_json(reports)
+    if problem is not None:
+        raise problem
     session.progress.info(f"next: alpaca chat {session.run.path}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from alpaca_cli.core.intervals import wilson_interval
 
 Side = Literal["a", "b"]
 Choice = Literal["a", "b", "tie"]
+Said = Literal["left", "right", "tie"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,35 @@ class Vote:
             "chosen": [_message("assistant", better)],
             "rejected": [_message("assistant", worse)],
         }
+
+
+def cast(
+    said: Said,
+    first: Side,
+    *,
+    asked: tuple[str, str],
+    system: str,
+    models: tuple[str, str],
+    answers: tuple[str, str],
+) -> Vote:
+    """The vote that somebody casts now, who saw the answer of `first` on the left.
+
+    Args:
+        asked: instruction and input.
+        models: who a and b are.
+        answers: theirs.
+    """
+    other: Side = "b" if first == "a" else "a"
+    choices: dict[Said, Choice] = {"left": first, "right": other, "tie": "tie"}
+    return Vote(
+        *asked,
+        system,
+        *models,
+        *answers,
+        first=first,
+        vote=choices[said],
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _message(role: str, content: str) -> dict[str, str]:

@@ -123,27 +123,6 @@ def run(
     fresh: Fresh = "never",
     model: str | None = None,
     into: str = "eval",
-) -> Report:
-    """Answer, score, compare; the stored report when that is up to date. See `measure`.
-
-    Raises:
-        GateFailed: a gate of the recipe does not hold; the report is written.
-        BudgetStop, TeacherError, TryAgain: the judge was stopped; what it said is kept.
-    """
-    report, problem = measure(recipe, run, progress, fresh=fresh, model=model, into=into)
-    if problem is not None:
-        raise problem
-    return report
-
-
-def measure(
-    recipe: Recipe,
-    run: RunFolder,
-    progress: Progress,
-    *,
-    fresh: Fresh = "never",
-    model: str | None = None,
-    into: str = "eval",
     page: Path | None = None,
     benchmarks: Sequence[str] = (),
 ) -> tuple[Report, BaseException | None]:

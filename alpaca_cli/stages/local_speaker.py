@@ -41,7 +41,8 @@ class LocalSpeaker:
 
     @property
     def about(self) -> str:
-        return f"{self.student.parameters / 1e6:,.1f}M parameters on {self.student.device.type}"
+        size = f"{self.student.parameters / 1e6:,.1f}M parameters on {self.student.device.type}"
+        return f"{size}, {self.student.template.name} template"
 
     @property
     def history(self) -> bool:

@@ -50,7 +50,7 @@ class Speaker(Protocol):
 
     Attributes:
         name: what the person calls it.
-        about: a few words for people: size and device, or the endpoint's address.
+        about: a few words for people: size, device and prompt template, or the endpoint's address.
         sampling: its own defaults.
         history: whether it learned to see earlier turns (a chat template), so that they are shown
             unless the person says otherwise.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +23,7 @@ from rich.text import Text
 
 from alpaca_cli.core.errors import AlpacaError, Terminated, UsageError
 from alpaca_cli.core.journal import Journal
-from alpaca_cli.data.votes import Choice, Side, Standing, Vote, read_votes, standings
+from alpaca_cli.data.votes import Said, Side, Standing, Vote, cast, read_votes, standings
 from alpaca_cli.model.dialogue import joined
 from alpaca_cli.stages.chat_input import read_message
 from alpaca_cli.stages.chat_screen import (
@@ -44,7 +43,7 @@ from alpaca_cli.stages.speaking import after_reply
 
 HERE = ("help", "new", "system", "input", "set", "undo", "quit")
 NARROW = 72  # columns below which answers stand one above the other
-_VOTES: dict[str, Literal["left", "right", "tie", "skip"]] = {
+_VOTES: dict[str, Said | Literal["skip"]] = {
     "a": "left", "b": "right", "t": "tie", "tie": "tie", "s": "skip", "skip": "skip",
 }  # fmt: skip
 _ASK = "which is better? a, b, tie, or skip: "
@@ -285,24 +284,17 @@ def _vote(
     choice = _choice(read_line, console)
     if choice == "skip":
         return None
-    sides: dict[str, Choice] = {"left": first, "right": "b" if first == "a" else "a", "tie": "tie"}
-    return Vote(
-        instruction=question.message,
-        input=question.input,
+    return cast(
+        choice,
+        first,
+        asked=(question.message, question.input),
         system=session.system,
-        model_a=speakers[0].name,
-        model_b=speakers[1].name,
-        answer_a=replies[0].response,
-        answer_b=replies[1].response,
-        first=first,
-        vote=sides[choice],
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        models=(speakers[0].name, speakers[1].name),
+        answers=(replies[0].response, replies[1].response),
     )
 
 
-def _choice(
-    read_line: Callable[[str], str], console: Console
-) -> Literal["left", "right", "tie", "skip"]:
+def _choice(read_line: Callable[[str], str], console: Console) -> Said | Literal["skip"]:
     """What the person says of the two answers.
 
     Raises:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alpaca_cli.core.errors import AlpacaError, UsageError
+from alpaca_cli.data.votes import Said
 from alpaca_cli.stages.chat_session import Session
 from alpaca_cli.stages.speaker import CONTROL
 from alpaca_cli.stages.web_chat import (
@@ -30,7 +31,7 @@ from alpaca_cli.stages.web_chat import (
     with_settings,
 )
 from alpaca_cli.stages.web_markdown import harmless
-from alpaca_cli.stages.web_vote import Ballot, Pair, Said, alone
+from alpaca_cli.stages.web_vote import Ballot, Pair, alone
 
 STYLE = Path(__file__).parent / "web.css"
 EXAMPLES = (

@@ -10,20 +10,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from rich.text import Text
 
 from alpaca_cli.core.errors import UsageError
 from alpaca_cli.core.journal import Journal
-from alpaca_cli.data.votes import Choice, Side, Vote, read_votes, standings
+from alpaca_cli.data.votes import Said, Side, cast, read_votes, standings
 from alpaca_cli.stages.chat_session import Session, Turn
 from alpaca_cli.stages.versus import show_standing
 from alpaca_cli.stages.web_chat import Visitor
-
-Said = Literal["left", "right", "tie"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +61,14 @@ class Ballot:
 
     def vote(self, pair: Pair, said: Said) -> None:
         """Keep a vote; it is on disk when this returns."""
-        choices: dict[Said, Choice] = {
-            "left": pair.first, "right": "b" if pair.first == "a" else "a", "tie": "tie",
-        }  # fmt: skip
         a, b = pair.answers
-        vote = Vote(
-            instruction=a.message,
-            input=a.input,
+        vote = cast(
+            said,
+            pair.first,
+            asked=(a.message, a.input),
             system=a.system,
-            model_a=self.names[0],
-            model_b=self.names[1],
-            answer_a=a.reply,
-            answer_b=b.reply,
-            first=pair.first,
-            vote=choices[said],
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            models=self.names,
+            answers=(a.reply, b.reply),
         )
         self._journal.append([vote.to_row()])
 

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_conversation_with_the_newest_run(folder: Path) -> None:
     with Terminal("chat", cwd=folder) as terminal:
         terminal.expect("model: runs/small/train/final")
-        terminal.expect(r"M parameters on \w+\nevery message stands alone")
+        terminal.expect(r"M parameters on \w+, alpaca template\nevery message stands alone")
         terminal.say("/set max_new_tokens 12")
         terminal.expect("max_new_tokens = 12")
         terminal.say("Tell me more")

@@ -101,7 +101,7 @@ def test_procedural_questions_of_a_run(model: Path, tmp_path: Path, progress: Pr
     )  # what would be asked if nothing had been trained on
     data_file(tmp_path / "run" / "generate" / "kept.jsonl", trained)
     recipe = Recipe(eval=Eval(count=90, max_new_tokens=2))
-    report = stage.run(recipe, RunFolder(tmp_path / "run"), progress)
+    report, _ = stage.run(recipe, RunFolder(tmp_path / "run"), progress)
     rows = [
         json.loads(line) for line in (tmp_path / "run/eval/data.jsonl").read_text().splitlines()
     ]
@@ -122,7 +122,7 @@ def test_procedural_questions_of_a_run(model: Path, tmp_path: Path, progress: Pr
 
     # Up to date: the same report, and nothing is loaded or written.
     before = (tmp_path / "run/eval/done.json").stat().st_mtime_ns
-    assert stage.run(recipe, RunFolder(tmp_path / "run"), progress) == report
+    assert stage.run(recipe, RunFolder(tmp_path / "run"), progress)[0] == report
     assert (tmp_path / "run/eval/done.json").stat().st_mtime_ns == before
     with pytest.raises(UsageError, match=r"eval\.count: was 90, now 91"):
         stage.run(
@@ -136,7 +136,7 @@ def test_right_answers_leaks_and_long_questions_are_counted(
     def evaluate(name: str, examples: list[Example]) -> stage.Report:
         data = data_file(tmp_path / f"{name}.jsonl", examples)
         recipe = Recipe(eval=Eval(data=str(data), max_new_tokens=6))
-        return stage.run(recipe, RunFolder(tmp_path / name), progress, model=str(model))
+        return stage.run(recipe, RunFolder(tmp_path / name), progress, model=str(model))[0]
 
     evaluate("first", TASKS)
     rows = map(json.loads, (tmp_path / "first/eval/answers.jsonl").read_text().splitlines())

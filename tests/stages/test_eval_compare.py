@@ -64,7 +64,7 @@ def measure(
     said = StringIO()
     usual: dict[str, Any] = {"max_new_tokens": 4, "resamples": 200}
     recipe = Recipe.model_validate({"eval": usual | settings})
-    report, problem = stage.measure(
+    report, problem = stage.run(
         recipe, RunFolder(folder), Progress(Console(file=said)), model=str(model), into=into
     )
     return report, problem, said.getvalue()

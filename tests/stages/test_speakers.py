@@ -196,7 +196,7 @@ def test_a_speaker_refuses_what_is_no_text(speaker: LocalSpeaker) -> None:
             speaker.ask(session, message)
     assert speaker.history is False
     assert "alone" in speaker.notes[0]
-    assert speaker.about.endswith("M parameters on cpu")
+    assert speaker.about.endswith("M parameters on cpu, alpaca template")
 
 
 def test_flags_and_settings_go_from_model_to_model(folder: Path, tmp_path: Path) -> None:

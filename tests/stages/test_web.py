@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from alpaca_cli.core.errors import AlpacaError, DataError, TryAgain, UsageError
-from alpaca_cli.data.votes import read_votes
+from alpaca_cli.data.votes import Said, read_votes
 from alpaca_cli.model.dialogue import Sampling
 from alpaca_cli.stages import versus, web, web_chat
 from alpaca_cli.stages.chat_session import Session, Turn
@@ -29,7 +29,7 @@ from alpaca_cli.stages.listening import is_loopback, listen, url
 from alpaca_cli.stages.web_chat import Desk, Visitor, answers, forget, spoken, take_back
 from alpaca_cli.stages.web_guard import LARGEST, Guard
 from alpaca_cli.stages.web_markdown import harmless
-from alpaca_cli.stages.web_vote import Ballot, Said, alone
+from alpaca_cli.stages.web_vote import Ballot, alone
 from tests.pages import Puppet, until
 
 SESSION = Session(Sampling())
