@@ -32,7 +32,7 @@ lint: $(INSTALLED) ## format, lint and types
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## the figures of the README, each against a named peer
-	for script in quickstart generate dedup stats train; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in quickstart generate dedup stats train chat; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## caches only; never a run, never the environment
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
