@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -236,11 +235,7 @@ def test_a_blind_vote_behind_a_password(browser: Any, pages: Pages) -> None:
         expected = {"left": left, "tie": "tie", "right": "b" if left == "a" else "a"}[pressed]
         assert (vote.vote, vote.first, vote.instruction) == (expected, left, f"question {number}")
         assert vote.answer_a.startswith("alpha")
-    assert [json.loads(line).keys() >= {"chosen"} for line in votes.read_text().splitlines()] == [
-        True,
-        False,
-        True,
-    ]
+    assert len((votes.parent / "votes.preferences.jsonl").read_text().splitlines()) == 2
     names = ("alpha ", " beta ")
     assert not any(name in browser.page_source for name in names)
     screen.press("reveal")

@@ -1,9 +1,11 @@
 """Votes of people on two answers: the file they are kept in, and what they add up to.
 
-One JSON line per vote, appended and on disk before the next answer is asked for. Beside what was
-asked, answered and chosen, a row has `prompt`, `chosen` and `rejected` as lists of messages, the
-conversational preference format that TRL's DPOTrainer reads; a tie has none of them. Who votes,
-and how answers are shown, is not known here.
+    votes.jsonl                  one line per vote, append-only, on disk before the next message
+    votes.preferences.jsonl      made from it after each vote: those that prefer an answer
+
+The second has `prompt`, `chosen` and `rejected` as lists of messages and nothing else, the
+conversational preference format that TRL's DPOTrainer reads. A tie stands in the first only: a
+row without them ends a training. Who votes, and how answers are shown, is not known here.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from alpaca_cli.core.errors import DataError
-from alpaca_cli.core.files import read_jsonl
+from alpaca_cli.core.errors import DataError, UsageError
+from alpaca_cli.core.files import read_jsonl, write_jsonl
 from alpaca_cli.core.intervals import wilson_interval
+from alpaca_cli.core.journal import Journal
 
 Side = Literal["a", "b"]
 Choice = Literal["a", "b", "tie"]
@@ -43,17 +46,16 @@ class Vote:
     vote: Choice
     at: str
 
-    def to_row(self) -> dict[str, Any]:
-        """The line of the file."""
-        row = asdict(self)
-        if self.vote == "tie":
-            return row
+    def preference(self) -> dict[str, list[dict[str, str]]] | None:
+        """What a preference trainer reads; None for a tie, or when both answers are the same."""
+        if self.vote == "tie" or self.answer_a == self.answer_b:
+            return None
         better, worse = (
             (self.answer_a, self.answer_b) if self.vote == "a" else (self.answer_b, self.answer_a)
         )
         asked = f"{self.instruction}\n\n{self.input}" if self.input else self.instruction
         system = [_message("system", self.system)] if self.system else []
-        return row | {
+        return {
             "prompt": [*system, _message("user", asked)],
             "chosen": [_message("assistant", better)],
             "rejected": [_message("assistant", worse)],
@@ -114,6 +116,52 @@ class Standing:
     interval: tuple[float, float] | None
     first_rate: float | None
     first_interval: tuple[float, float] | None
+
+
+class VoteFile:
+    """The votes on two models, in a file that may hold those on others, open for more.
+
+    Raises:
+        UsageError: both are the same model.
+        DataError: the file is damaged; what a crash has left half written is cut off.
+    """
+
+    def __init__(self, path: Path, models: tuple[str, str]) -> None:
+        if models[0] == models[1]:
+            raise UsageError(f"{models[0]}: a blind comparison needs two models")
+        self.path, self.models = path, models
+        self.preferences = path.with_name(f"{path.stem}.preferences.jsonl")
+        self._journal = Journal(path)
+        try:
+            read_votes(path)
+        except DataError:
+            self._journal.close()
+            raise
+
+    def add(self, vote: Vote) -> None:
+        """Keep a vote; it is on disk when this returns."""
+        self._journal.append([asdict(vote)])
+        preferences = (each.preference() for each in read_votes(self.path))
+        write_jsonl(self.preferences, (row for row in preferences if row is not None))
+
+    def votes(self) -> list[Vote]:
+        """Those on these two, whichever of them was called a."""
+        models = set(self.models)
+        return [vote for vote in read_votes(self.path) if {vote.model_a, vote.model_b} == models]
+
+    def standing(self) -> Standing | None:
+        """What they say; None when there are none."""
+        return next(iter(standings(self.votes())), None)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._journal.close()
+
+    def __enter__(self) -> VoteFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def read_votes(path: Path) -> list[Vote]:

@@ -22,8 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alpaca_cli.core.errors import AlpacaError, Terminated, UsageError
-from alpaca_cli.core.journal import Journal
-from alpaca_cli.data.votes import Said, Side, Standing, Vote, cast, read_votes, standings
+from alpaca_cli.data.votes import Said, Side, Standing, Vote, VoteFile, cast
 from alpaca_cli.model.dialogue import joined
 from alpaca_cli.stages.chat_input import read_message
 from alpaca_cli.stages.chat_screen import (
@@ -177,7 +176,7 @@ def blind(
     votes: Path,
     questions: Sequence[Question] | None = None,
     seed: int | None = None,
-) -> list[Standing]:
+) -> None:
     """Ask, show in hidden order, vote; names and win rate are told at the end.
 
     Every vote is on disk before the next message. Questions that these two models have a vote on
@@ -187,23 +186,16 @@ def blind(
         questions: what is asked, one after the other; what the person types when None.
         seed: of the order in which answers are shown; None for another one each time.
 
-    Returns:
-        What all votes of the file on these two say; empty when there are none.
-
     Raises:
         UsageError: both are the same model.
         DataError: the file of votes is damaged.
     """
-    names = (speakers[0].name, speakers[1].name)
-    if names[0] == names[1]:
-        raise UsageError(f"{names[0]}: a blind comparison needs two models")
     order = random.Random(seed)
-    note(console, "which is which is told at the end · Ctrl-C stops an answer · Ctrl-D ends")
-    # Opened first: it cuts off what a crash has left half written.
-    with Journal(votes) as journal:
+    with VoteFile(votes, (speakers[0].name, speakers[1].name)) as file:
+        note(console, "which is which is told at the end · Ctrl-C stops an answer · Ctrl-D ends")
         left = None
         if questions is not None:
-            known = {(vote.instruction, vote.input) for vote in _votes_on(votes, names)}
+            known = {(vote.instruction, vote.input) for vote in file.votes()}
             left = [each for each in questions if (each.message, each.input) not in known]
         while left is None or left:
             try:
@@ -227,18 +219,10 @@ def blind(
                     raise  # the next question would only meet the same
                 continue
             if vote is not None:
-                journal.append([vote.to_row()])
+                file.add(vote)
             if left is not None:
                 left = left[1:]
-    found = standings(_votes_on(votes, names))
-    _reveal(found, votes, console)
-    return found
-
-
-def _votes_on(votes: Path, names: tuple[str, str]) -> list[Vote]:
-    """The votes of the file that are about these two models; none when there is no file yet."""
-    found = read_votes(votes) if votes.is_file() else []
-    return [vote for vote in found if {vote.model_a, vote.model_b} == set(names)]
+        _reveal(file, console)
 
 
 def _typed(
@@ -314,14 +298,14 @@ def _choice(read_line: Callable[[str], str], console: Console) -> Said | Literal
             return _VOTES[said]
 
 
-def _reveal(found: Sequence[Standing], votes: Path, console: Console) -> None:
-    """The names, and what the votes say; a standing is of the first model named in the file."""
-    for standing in found:
-        console.print(show_standing(standing), highlight=False)
-    if found:
-        note(console, f"votes: {votes} (JSONL with prompt, chosen, rejected)")
-    else:
+def _reveal(file: VoteFile, console: Console) -> None:
+    """The names, and what all votes of the file on these two say."""
+    standing = file.standing()
+    if standing is None:
         note(console, "no votes yet")
+        return
+    console.print(show_standing(standing), highlight=False)
+    note(console, f"votes: {file.path} · for preference trainers: {file.preferences}")
 
 
 def show_standing(standing: Standing) -> str:

@@ -14,9 +14,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from alpaca_cli.core.errors import UsageError
-from alpaca_cli.core.journal import Journal
-from alpaca_cli.data.votes import Said, Side, cast, read_votes, standings
+from alpaca_cli.data.votes import Said, Side, VoteFile, cast
 from alpaca_cli.stages.chat_session import Session, Turn
 from alpaca_cli.stages.versus import show_standing
 from alpaca_cli.stages.web_chat import Visitor
@@ -37,7 +35,7 @@ class Pair:
 
 
 class Ballot:
-    """The file of votes on two models.
+    """Two models to vote on, and the file of the votes.
 
     Raises:
         UsageError: both are the same model.
@@ -45,13 +43,8 @@ class Ballot:
     """
 
     def __init__(self, names: Sequence[str], path: Path, seed: int | None = None) -> None:
-        self.names = (names[0], names[1])
-        if names[0] == names[1]:
-            raise UsageError(f"{names[0]}: a blind comparison needs two models")
-        self.path, self._order = path, random.Random(seed)
-        if path.is_file():
-            read_votes(path)
-        self._journal = Journal(path)
+        self._file = VoteFile(path, (names[0], names[1]))
+        self._order = random.Random(seed)
 
     def draw(self, visitor: Visitor) -> Pair:
         """The pair to vote on, out of the last answers, which the conversation forgets."""
@@ -67,26 +60,19 @@ class Ballot:
             pair.first,
             asked=(a.message, a.input),
             system=a.system,
-            models=self.names,
+            models=self._file.models,
             answers=(a.reply, b.reply),
         )
-        self._journal.append([vote.to_row()])
+        self._file.add(vote)
 
     def close(self) -> None:
         """Give the file back."""
-        self._journal.close()
+        self._file.close()
 
     def standing(self) -> str:
         """The names, and what all votes of the file on these two say."""
-        about = [
-            vote
-            for vote in read_votes(self.path)
-            if {vote.model_a, vote.model_b} == set(self.names)
-        ]
-        if not about:
-            return "No votes yet"
-        [found] = standings(about)
-        return Text.from_markup(show_standing(found)).plain
+        found = self._file.standing()
+        return "No votes yet" if found is None else Text.from_markup(show_standing(found)).plain
 
 
 def alone(session: Session) -> Session:

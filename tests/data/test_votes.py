@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from datasets import load_dataset
 
-from alpaca_cli.core.errors import DataError
+from alpaca_cli.core.errors import DataError, UsageError
 from alpaca_cli.core.intervals import wilson_interval
-from alpaca_cli.data.votes import Vote, read_votes, standings
+from alpaca_cli.data.votes import Vote, VoteFile, read_votes, standings
 
 VOTE = Vote(
     instruction="Sort.",
@@ -27,26 +28,57 @@ VOTE = Vote(
 SWAPPED = replace(VOTE, model_a="teacher", model_b="student")
 
 
-def test_a_row_is_a_preference_for_trainers() -> None:
-    # TRL's conversational preference format: an explicit prompt, and two answers to it.
-    row = VOTE.to_row()
-    assert row["prompt"] == [
-        {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": "Sort.\n\n2 1"},
-    ]
-    assert row["chosen"] == [{"role": "assistant", "content": "1 2"}]
-    assert row["rejected"] == [{"role": "assistant", "content": "2 1"}]
-    other = replace(VOTE, vote="b", system="", input="").to_row()
-    assert other["prompt"] == [{"role": "user", "content": "Sort."}]
-    assert (other["chosen"], other["rejected"]) == (row["rejected"], row["chosen"])
-    assert not {"prompt", "chosen", "rejected"} & replace(VOTE, vote="tie").to_row().keys()
-
-
-def test_votes_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_votes_are_read_as_they_were_written_and_those_with_a_winner_by_trainers(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "votes.jsonl"
-    votes = [VOTE, replace(VOTE, vote="tie"), SWAPPED]
-    path.write_text("".join(json.dumps(vote.to_row()) + "\n" for vote in votes))
+    elsewhere = replace(VOTE, vote="b", system="", input="", model_b="somebody else")
+    votes = [
+        VOTE, replace(VOTE, vote="tie"), SWAPPED, replace(VOTE, answer_b="1 2"), elsewhere,
+    ]  # fmt: skip
+    for vote in votes:
+        with VoteFile(path, ("teacher", "student")) as file:
+            file.add(vote)
+            assert read_votes(path)[-1] == vote
     assert read_votes(path) == votes
+    assert file.votes() == votes[:-1]
+    assert file.standing() == standings(votes[:-1])[0]
+
+    # TRL's conversational preference format: an explicit prompt, and two answers to it.
+    first = {
+        "prompt": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "Sort.\n\n2 1"},
+        ],
+        "chosen": [{"role": "assistant", "content": "1 2"}],
+        "rejected": [{"role": "assistant", "content": "2 1"}],
+    }
+    other = {
+        "prompt": [{"role": "user", "content": "Sort."}],
+        "chosen": first["rejected"],
+        "rejected": first["chosen"],
+    }
+    assert file.preferences == tmp_path / "votes.preferences.jsonl"
+    rows = load_dataset(
+        "json", data_files=str(file.preferences), cache_dir=str(tmp_path), split="train"
+    )
+    assert list(rows) == [first, first, other]
+
+
+def test_a_file_of_votes_is_on_two_models_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    with pytest.raises(UsageError, match="a: a blind comparison needs two models"):
+        VoteFile(path, ("a", "a"))
+    assert not path.exists()
+    with VoteFile(path, ("student", "teacher")) as file:
+        assert file.standing() is None
+        file.add(VOTE)
+    path.write_text(path.read_text() + '{"instruction": "torn')  # what a power cut leaves
+    with VoteFile(path, ("student", "teacher")) as file:
+        assert file.votes() == [VOTE]
+    path.write_text("{}\n")
+    with pytest.raises(DataError, match=r"votes\.jsonl:1: not a vote"):
+        VoteFile(path, ("student", "teacher"))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +94,7 @@ def test_what_is_no_vote_names_its_line(
     tmp_path: Path, change: dict[str, object], said: str
 ) -> None:
     path = tmp_path / "votes.jsonl"
-    rows = [VOTE.to_row(), VOTE.to_row() | change]
+    rows = [asdict(VOTE), asdict(VOTE) | change]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=rf"votes\.jsonl:2: not a vote: {said}"):
         read_votes(path)

@@ -116,19 +116,20 @@ def test_votes_are_blind_until_the_end(tmp_path: Path) -> None:
         terminal.expect(rf"without ties 90\.0% \(95 % interval {low:.1%} to {high:.1%}\)")
         terminal.expect("votes: runs/votes.jsonl")
         terminal.leave()
-    rows = [json.loads(line) for line in (tmp_path / "runs/votes.jsonl").read_text().splitlines()]
-    assert len(rows) == 11
-    # TRL's conversational preference format; a tie prefers nothing.
-    asked = [
-        {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Question 0"},
-    ]  # fmt: skip
-    assert rows[0]["prompt"] == asked
-    assert rows[0]["chosen"] == [{"role": "assistant", "content": "**teacher** to Question 0"}]
-    assert rows[0]["rejected"] == [{"role": "assistant", "content": "**student** to Question 0"}]
-    assert not {"prompt", "chosen", "rejected"} & rows[1].keys()
+    votes = read_votes(tmp_path / "runs/votes.jsonl")
+    assert len(votes) == 11
+    preferences = (tmp_path / "runs/votes.preferences.jsonl").read_text().splitlines()
+    assert len(preferences) == 10  # a tie prefers nothing
+    assert json.loads(preferences[0]) == {
+        "prompt": [
+            {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Question 0"},
+        ],
+        "chosen": [{"role": "assistant", "content": "**teacher** to Question 0"}],
+        "rejected": [{"role": "assistant", "content": "**student** to Question 0"}],
+    }  # fmt: skip
     # Every message stands alone.
     assert {len(body["messages"]) for body in one.asked} == {2}
-    [standing] = standings(read_votes(tmp_path / "runs/votes.jsonl"))
+    [standing] = standings(votes)
     assert (standing.wins_a, standing.wins_b, standing.ties) == (9, 1, 1)
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, replace
 from html import unescape
@@ -166,9 +167,7 @@ def test_nothing_is_kept_when_a_model_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_bug_in_a_model_does_not_block_the_line(
-    tmp_path: Path,
-) -> None:
+def test_a_bug_in_a_model_does_not_block_the_line(tmp_path: Path) -> None:
     class Broken(Puppet):
         def ask(self, *arguments: Any, **more: Any) -> Any:
             raise ZeroDivisionError
@@ -177,6 +176,9 @@ def test_a_bug_in_a_model_does_not_block_the_line(
     for _ in range(2):
         with pytest.raises(AlpacaError, match="the terminal says why"):
             asyncio.run(ask([desk], visitor(), "hello"))
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_answer)"):
+            thread.join()  # what the terminal says is said in this test, not in the next one
 
 
 @pytest.mark.parametrize(
