@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alpaca_cli.core.errors import missing_extra
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.stats_report import Report
 from alpaca_cli.data.dataset_card_contents import composition
@@ -123,10 +122,7 @@ def license_fields(license: str | None) -> dict[str, str]:
 def _front_matter(
     report: Report, title: str, license: str | None, data_files: Sequence[str]
 ) -> str:
-    try:
-        from huggingface_hub import DatasetCardData
-    except ImportError:
-        raise missing_extra("huggingface_hub", "report") from None
+    from huggingface_hub import DatasetCardData
 
     found = languages(report)
     fields: dict[str, Any] = license_fields(license)

@@ -133,8 +133,9 @@ def check(address: str, engine: str) -> str:
         engine = "vllm" if which("vllm") else "transformers"
     if engine == "vllm" and which("vllm") is None:
         raise UsageError("vllm is not installed", hint="pip install vllm, or --engine transformers")
-    if engine == "transformers" and not (find_spec("fastapi") and find_spec("uvicorn")):
-        raise missing_extra("fastapi and uvicorn", "web")
+    for module in ("fastapi", "uvicorn"):
+        if engine == "transformers" and find_spec(module) is None:
+            raise missing_extra(module, "web")
     if not is_loopback(address):
         if engine == "transformers":
             raise UsageError(
