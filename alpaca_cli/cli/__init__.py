@@ -97,7 +97,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             _say(f"a bug of ours; the traceback is in {_keep_traceback()}", "please report it")
             raise SystemExit(1) from None
 
+    run.__doc__ = _flowing(command.__doc__ or "")
     return run
+
+
+def _flowing(text: str) -> str:
+    """A docstring without the line breaks inside its paragraphs, which rich would keep."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def _say(message: str, hint: str, label: str = ERROR) -> None:

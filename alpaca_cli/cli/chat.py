@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from alpaca_cli.cli.chat_modes import HERE, Wish, carry_out
 from alpaca_cli.cli.options import QuietOption
 
 COMPARE, PAGE, SERVER = "Two models", "Web page", "Server"
@@ -133,7 +132,7 @@ def chat(
         typer.Option(
             "--address",
             "--host",
-            help=f"Where page or server listen ({HERE}).",
+            help="Where page or server listen (127.0.0.1).",
             rich_help_panel=SERVER,
         ),
     ] = None,
@@ -148,6 +147,8 @@ def chat(
     stdout. Piped text is the prompt, or beside -p the input field:
     `alpaca chat -p "Summarize this." < article.txt`.
     """
+    from alpaca_cli.cli.chat_modes import Wish, carry_out
+
     sampling = {
         "temperature": temperature,
         "top_p": top_p,

@@ -93,6 +93,12 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 
+def test_help_is_as_wide_as_the_terminal(tmp_path: Path) -> None:
+    told = run("chat", "--help", cwd=tmp_path, COLUMNS="60").stdout
+    about = told[told.index("At a terminal") : told.index("╭")].split("\n")
+    assert all(len(line.rstrip()) > 45 for line in about if line.strip() and "`" not in line)
+
+
 def test_results_go_to_stdout_and_the_rest_to_stderr(tmp_path: Path, data: Path) -> None:
     done = run("stats", data, "--json", cwd=tmp_path)
     assert json.loads(done.stdout)
