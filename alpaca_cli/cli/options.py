@@ -58,13 +58,30 @@ class Session:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run folder for this process, and store the recipe as run in it."""
+        """Hold the run folder for this process, and store the recipe as run in it.
+
+        When it is refused before any stage has begun, the recipe that was there comes back.
+        """
+        from alpaca_cli.core.errors import DataError, UsageError
         from alpaca_cli.core.files import write_text
         from alpaca_cli.core.recipe import dump_recipe
 
+        stored = self.run.path / "recipe.yaml"
         with self.run.lock():
-            write_text(self.run.path / "recipe.yaml", dump_recipe(self.recipe))
-            yield
+            before = stored.read_text("utf-8") if stored.is_file() else None
+            stages = self._stages()
+            write_text(stored, dump_recipe(self.recipe))
+            try:
+                yield
+            except (DataError, UsageError):
+                if before is not None and self._stages() == stages:
+                    write_text(stored, before)
+                raise
+
+    def _stages(self) -> dict[Path, int]:
+        """The stamps of the run's stages, and when each was written."""
+        stamps = (*self.run.path.glob("*/started.json"), *self.run.path.glob("*/done.json"))
+        return {path: path.stat().st_mtime_ns for path in stamps}
 
     def finish(self, report: Any, shown: RenderableType, next_command: str = "") -> None:
         """Print a stage's report (a dataclass) on stdout and name the command that follows."""

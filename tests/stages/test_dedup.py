@@ -351,8 +351,10 @@ def test_in_a_run(tmp_path: Path, stage: Path) -> None:
     assert [group["survivor"] for group in rows_of(stage / "clusters.jsonl")] == ["g1"]
     assert report["clusters"] == "runs/run/dedup/clusters.jsonl"
     assert "up to date" in run("dedup", cwd=tmp_path).stderr
+    recipe = stage.with_name("recipe.yaml").read_text()
     done = run("dedup", "--threshold", "0.95", cwd=tmp_path, code=2)
     assert "threshold: was 0.7, now 0.95" in done.stderr
+    assert stage.with_name("recipe.yaml").read_text() == recipe
     again = run("dedup", "--threshold", "0.95", "--fresh", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["kept"] == 3
 
