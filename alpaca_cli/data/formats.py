@@ -14,7 +14,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,7 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot read: {reason}") from error
     if data[:4] == b"PAR1":
@@ -134,8 +136,9 @@ def _parquet_rows(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
 
     try:
         table = parquet.read_table(io.BytesIO(data))
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path}: not a whole Parquet file: {error}") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a whole Parquet file: {reason}") from error
     for number, row in enumerate(table.to_pylist(), 1):
         yield f"{path}#{number}", _without_nulls(row)
 
@@ -158,7 +161,8 @@ def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
     """A columnar row as a JSON row: absent fields are absent, `meta` is an object again."""
     kept = {key: value for key, value in row.items() if value is not None}
     if isinstance(kept.get("meta"), str):
-        kept["meta"] = json.loads(kept["meta"])
+        with suppress(ValueError):  # a text of somebody else's is refused with its place
+            kept["meta"] = json.loads(kept["meta"])
     return kept
 
 

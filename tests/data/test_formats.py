@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from alpaca_cli.core.errors import DataError, UsageError
 from alpaca_cli.core.records import Example
@@ -23,6 +26,18 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 def save(path: Path, data: str | bytes) -> Path:
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     return path
+
+
+def flipped(data: bytes, start: int, count: int) -> bytes:
+    """The data with some bytes turned over, as a bad disk does."""
+    end = start + count
+    return data[:start] + bytes(255 - byte for byte in data[start:end]) + data[end:]
+
+
+def parquet_of(columns: dict[str, list[Any]]) -> bytes:
+    file = BytesIO()
+    parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
 
 
 @given(
@@ -91,7 +106,13 @@ def test_a_chat_of_one_exchange_is_an_example(tmp_path: Path) -> None:
         ("", "holds no examples"),
         (b'{"instruction": "a\xff"}', ":1: not UTF-8"),
         (b"\x1f\x8b\x08\x00broken", "cannot read"),
+        (b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 9, "cannot read: Error -3"),
         (b"PAR1 and no more", "not a whole Parquet file"),
+        (flipped(parquet_of({"instruction": ["a"], "output": ["b"]}), 4, 40), "not a whole Parqu"),
+        (
+            parquet_of({"instruction": ["a"], "output": ["b"], "meta": ["from a book"]}),
+            '#1: field "meta" must be an object, not str',
+        ),
         ('{"instruction": "a", "instances": []}', 'field "instances" must be a list'),
         ('{"messages": [{"role": "user", "content": "a"}]}', "this has the roles user"),
     ],
