@@ -204,7 +204,7 @@ def _examples(row: Any) -> list[Example]:
 def _refuse_half_characters(example: Example) -> None:
     """JSON can spell half of a surrogate pair (`"\\ud800"`), which no file of text can hold."""
     try:
-        f"{example.instruction}{example.input}{example.output}".encode()
+        f"{example.id}{example.instruction}{example.input}{example.output}".encode()
         json.dumps([dict(example.meta), dict(example.extra)], ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError("a string holds half of a surrogate pair") from error

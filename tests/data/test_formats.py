@@ -101,6 +101,7 @@ def test_a_chat_of_one_exchange_is_an_example(tmp_path: Path) -> None:
         ('{"instruction": "a", "output": 3}', ':1: field "output" must be a string, not int'),
         ('{"instruction": "\\ud800", "output": "b"}', ":1: a string holds half of a surrogate"),
         ('{"instruction": "a", "output": "b", "x": ["\\ud800"]}', ":1: a string holds half of"),
+        ('{"instruction": "a", "output": "b", "id": "\\ud800"}', ":1: a string holds half of"),
         ("[1]", "#1: a row must be an object, not int"),
         ("[]", "holds no examples"),
         ("", "holds no examples"),
