@@ -208,6 +208,18 @@ def _refuse_half_characters(example: Example) -> None:
         json.dumps([dict(example.meta), dict(example.extra)], ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError("a string holds half of a surrogate pair") from error
+    except TypeError:
+        _refuse_other_types({**example.meta, **example.extra})
+        raise
+
+
+def _refuse_other_types(fields: Mapping[str, Any]) -> None:
+    """Columns can hold dates, decimals and bytes, for which JSON has no form."""
+    for name, value in fields.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(f'field "{name}": {error}; store it as text') from error
 
 
 def _from_instances(row: Mapping[str, Any]) -> list[Example]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import date
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,10 @@ def test_a_chat_of_one_exchange_is_an_example(tmp_path: Path) -> None:
         (
             parquet_of({"instruction": ["a"], "output": ["b"], "meta": ["from a book"]}),
             '#1: field "meta" must be an object, not str',
+        ),
+        (
+            parquet_of({"instruction": ["a"], "output": ["b"], "made": [date(2026, 1, 31)]}),
+            '#1: field "made": Object of type date is not JSON serializable; store it as text',
         ),
         ('{"instruction": "a", "instances": []}', 'field "instances" must be a list'),
         ('{"messages": [{"role": "user", "content": "a"}]}', "this has the roles user"),
