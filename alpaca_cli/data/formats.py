@@ -178,7 +178,7 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
     buffer = io.BytesIO()
     try:
         parquet.write_table(pyarrow.Table.from_pylist(_same_columns(flat)), buffer)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OverflowError) as error:
         raise DataError(
             f"these rows do not fit Parquet columns: {error}", hint="write .jsonl instead"
         ) from error

@@ -138,6 +138,13 @@ def test_a_missing_file_and_an_unknown_suffix(tmp_path: Path) -> None:
         write_examples(tmp_path / "x.csv", [Example("a", "", "b")])
 
 
+def test_what_fits_no_parquet_column_is_refused(tmp_path: Path) -> None:
+    for rows in ([1, "a"], [2**64]):
+        with pytest.raises(DataError, match="do not fit Parquet columns"):
+            write_examples(tmp_path / "x.parquet", [Example("a", extra={"n": n}) for n in rows])
+    assert not list(tmp_path.iterdir())
+
+
 def test_places_are_lines_in_jsonl_and_rows_elsewhere(tmp_path: Path) -> None:
     jsonl = save(tmp_path / "a.jsonl", "\n" + json.dumps(ROW))
     whole = save(tmp_path / "a.json.gz", gzip.compress(json.dumps([ROW, ROW]).encode()))
