@@ -150,7 +150,11 @@ def _refuse(files: Sequence[str], settings: Dedup, output: Path) -> None:
                 f"{name} and {other}: two shards of one name", hint="results go by that name"
             )
         stems[stem(Path(name).name)] = name
-    results = {(output / Path(name).name).resolve() for name in files}
+    results = {
+        path.resolve()
+        for name in (Path(name).name for name in files)
+        for path in (output / name, output / "dropped" / f"{stem(name)}.jsonl")
+    }
     shards = {Path(name).resolve() for name in files}
     for name in settings.against:
         if name.startswith(HUB):

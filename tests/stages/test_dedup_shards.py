@@ -272,8 +272,9 @@ def test_a_killed_command_leaves_nothing_running_and_goes_on(
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """A folder of files that are shards, and of some that are not."""
-    (tmp_path / "there").mkdir()
-    for name in ("a.jsonl", "there/a.jsonl", "a.parquet", "list.json"):
+    for folder in ("there", "dropped"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.jsonl", "there/a.jsonl", "dropped/a.jsonl", "a.parquet", "list.json"):
         write_shard(tmp_path / name, BIRDS)
     return tmp_path
 
@@ -287,6 +288,7 @@ def files(tmp_path: Path) -> Path:
         ("a.jsonl a.parquet", {}, "out", "two shards of one name"),
         ("there/a.jsonl", {}, "there", "would overwrite there/a.jsonl"),
         ("a.jsonl", {"against": ["there/a.jsonl"]}, "there", "would overwrite there/a.jsonl"),
+        ("dropped/a.jsonl", {}, ".", "would overwrite dropped/a.jsonl"),
         ("a.jsonl", {"against": ["./a.jsonl"]}, "out", "is one of the shards"),
         ("a.jsonl", {"against": ["hub:some/set"]}, "out", "tasks read files"),
         ("a.jsonl", {"keep": "longest"}, "out", "dedup.keep does not go"),
