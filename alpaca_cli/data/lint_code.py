@@ -31,11 +31,11 @@ _CODE_LINE = re.compile(
       | (?:public|private|protected|static)\ [\w<>\[\]]+\ .*[{;(]
       | (?:const|let|var|int|float|double|char|string|String|bool|auto)\ [\w\[\]]+\s*=.*
       | (?:export\ |async\ )*function\s*\w*\s*\(.*\)\s*\{?
-      | (?:\}\s*)?(?:else\ )?(?:for|if|while|switch|catch)\s*\(.*\)\s*\{?\s*$
+      | (?:\}\s*)?(?:else\ )?(?:for|if|while|switch|catch)\s*\(.*\)\s*(?:\{\s*)?$
       | (?:for\ .+\ in\ .+|while\ \S.*|(?:el)?if\ \S.*|with\ .+|except.*|else|try|finally):\s*$
       | return\b(?!\ to\b)[^.]*;?\s*$ | [)\]}]+[;,)]*\s*$ | \}\s*else\b.*
       | [a-z_$][\w.]*(?:\[[^\]]*\])*\s*[-+*/|]?=\s*[^=\s].*[;)\]}'"]\s*$
-      | (?!\w+\([^)]*\)\s*=)[a-z_$][\w.]*\(.*\)\s*;?\s*$ | \.\w+\(.*\)\s*;?\s*$
+      | (?!\w+\([^)]*\)\s*=)[a-z_$][\w.]*\(.*\)\s*(?:;\s*)?$ | \.\w+\(.*\)\s*(?:;\s*)?$
       | (?:SELECT|INSERT\ INTO|UPDATE|DELETE\ FROM|CREATE\ TABLE)\ .+
       | </?[a-z][a-z0-9]*(?:\s[^>]*)?>.*
     )""",

@@ -124,7 +124,8 @@ def _unlike_others(lines: Sequence[str]) -> str:
 
 def _in_a_sentence(line: str) -> str:
     """The rest of a line after its last full stop, when that is the beginning of a sentence."""
-    text = _ITEM.sub("", line, count=1)
+    item = _ITEM.match(line)
+    text = line[item.end() :] if item else line
     breaks = list(_SENTENCE_BREAK.finditer(text))
     if not breaks:
         return _in_a_wide_sentence(text)

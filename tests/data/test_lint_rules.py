@@ -179,4 +179,5 @@ def test_no_text_takes_long(piece: str) -> None:
     text = (piece * 30_000)[:30_000]
     begin = time.process_time()
     lint([answer(text), row("Draw it", text), row("Create a function", "", PROGRAM + text)])
+    lint([answer(f"Say{text}it"), answer(f"Call it.\na(b){text}b\nif (a){text}b")])
     assert time.process_time() - begin < 3
