@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -149,5 +150,18 @@ app.add_typer(recipes.app)
 
 def main() -> None:
     """The entry point of `alpaca` and `python -m alpaca_cli`."""
+    _make_streams_usable()
     signal.signal(signal.SIGTERM, _terminate)
     app()
+
+
+def _make_streams_usable() -> None:
+    """What is printed never ends a command: a closed stream leads nowhere, and characters that a
+    stream's encoding lacks are shown as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by `>&-`
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
+            setattr(sys, name, stream)
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

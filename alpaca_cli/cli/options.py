@@ -134,7 +134,9 @@ def stderr() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on stdout, never wrapped or coloured."""
+    """One JSON value on stdout, never wrapped or coloured, in letters that stdout has."""
     import json
+    import sys
 
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    plain = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
+    typer.echo(json.dumps(value, ensure_ascii=plain, indent=2))

@@ -99,6 +99,27 @@ def test_help_is_as_wide_as_the_terminal(tmp_path: Path) -> None:
     assert all(len(line.rstrip()) > 45 for line in about if line.strip() and "`" not in line)
 
 
+def test_closed_streams_are_no_error(tmp_path: Path, data: Path) -> None:
+    for number, closed in enumerate((">&-", "2>&-", ">&- 2>&- <&-")):
+        shell = f"{' '.join(COMMAND)} dedup {data} -o {number}.json {closed}"
+        done = subprocess.run(
+            ["bash", "-c", shell], cwd=tmp_path, env=environment(), capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{number}.json").is_file()
+
+
+def test_a_stdout_without_other_scripts_is_no_error(tmp_path: Path) -> None:
+    data = tmp_path / "zh.jsonl"
+    data.write_text('{"instruction": "写 一首 诗", "output": "好"}\n' * 2, "utf-8")
+    dedup = ("dedup", data, "--tokenizer", "unicode")
+    shown = run(*dedup, cwd=tmp_path, PYTHONIOENCODING="ascii").stdout
+    assert "\\u5199" in shown
+    told = run(*dedup, "--json", cwd=tmp_path, PYTHONIOENCODING="ascii").stdout
+    assert json.loads(told)["largest"][0]["text"] == "写 一首 诗"
+
+
 def test_results_go_to_stdout_and_the_rest_to_stderr(tmp_path: Path, data: Path) -> None:
     done = run("stats", data, "--json", cwd=tmp_path)
     assert json.loads(done.stdout)
