@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from alpaca_cli.core.progress import Progress
 
@@ -88,7 +89,7 @@ class Session:
         if self.json:
             print_json(asdict(report))
         else:
-            Console(highlight=False).print(shown)
+            SafeConsole(highlight=False).print(shown)
         if next_command:
             self.progress.info(f"next: {next_command}")
 
@@ -130,7 +131,22 @@ def runs_folder() -> Path:
 
 def stderr() -> Console:
     """The console for progress, warnings and errors."""
-    return Console(stderr=True)
+    return SafeConsole(stderr=True)
+
+
+# Escape sequences begin with one of these; rich takes out a few of them itself.
+_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+class SafeConsole(Console):
+    """A console that lets no text of the data steer the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(text.translate(_CONTROL), style)
 
 
 def print_json(value: Any) -> None:

@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from alpaca_cli.cli.options import (
     JsonOption,
     QuietOption,
     RecipeOption,
     RunOption,
+    SafeConsole,
     SetOption,
     open_session,
     print_json,
@@ -57,7 +57,7 @@ def run(
                 report, problem = report
             reports[name] = asdict(report)
             if not json:
-                Console(highlight=False).print(command.show(report))
+                SafeConsole(highlight=False).print(command.show(report))
     if json:
         print_json(reports)
     if problem is not None:

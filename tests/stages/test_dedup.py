@@ -150,6 +150,19 @@ def test_the_summary_names_reasons_and_groups(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "known.jsonl"]
 
 
+def test_no_text_of_the_data_steers_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\x9b2J"
+    row = {"id": f"{evil}1", "instruction": f"{evil}{BIRD}", "output": "Owl", "category": evil}
+    write(tmp_path / "a.jsonl", [row, row | {"id": f"{evil}2"}])
+    for command in ("dedup", "stats"):
+        shown = run(command, "a.jsonl", cwd=tmp_path).stdout
+        assert "]0;title" in shown
+        assert not set(shown) & {"\x1b", "\x07", "\x9b"}
+    done = run("dedup", "a.jsonl", "--keep", "category", cwd=tmp_path, code=3)
+    assert "]0;title2J1: field" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 def test_rows_are_named_by_ids_of_their_own_else_by_their_place(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [
         {"id": 7, "instruction": BIRD},
