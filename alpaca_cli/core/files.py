@@ -41,7 +41,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise disk_error(error, path) from error
     finally:
         # Still there only when something went wrong; on a folder we may not write, it never was.
-        if os.access(path.parent, os.W_OK):
+        if path.parent.is_dir() and os.access(path.parent, os.W_OK):
             temporary.unlink(missing_ok=True)
 
 

@@ -288,6 +288,8 @@ def test_a_card_and_the_pictures(tmp_path: Path) -> None:
     assert "license: cc-by-4.0" in (tmp_path / "README.md").read_text()
     made = {path.suffix for path in (tmp_path / "figures").iterdir()}
     assert made == {".png", ".svg"}
+    no_folder = run("stats", data, "--figures", "README.md", cwd=tmp_path, code=2)
+    assert "cannot write" in no_folder.stderr
 
 
 @pytest.mark.parametrize("flag", ["-o", "--card", "--figures"])
