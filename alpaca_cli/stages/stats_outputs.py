@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alpaca_cli.core.errors import GateFailed
+from alpaca_cli.core.errors import GateFailed, UsageError
 from alpaca_cli.core.files import write_text
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.stats_report import Check, Report
@@ -72,7 +72,11 @@ def write_card(report: Report, recipe: Recipe, path: Path, license: str | None) 
 
 
 def refuse_overwriting_inputs(files: Sequence[str], outputs: Mapping[str, Path | None]) -> None:
-    """UsageError when an output (flag -> file) is one of the files that are read."""
+    """UsageError when an output (flag -> file) is one of the files that are read, or another."""
+    written: set[Path] = set()
     for flag, path in outputs.items():
         if path is not None:
             refuse_overwriting(files, path, flag)
+            if path.resolve() in written:
+                raise UsageError(f"{flag} {path}: another output goes there")
+            written.add(path.resolve())

@@ -297,7 +297,16 @@ def test_what_is_read_is_not_overwritten(flag: str, tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", clean_rows(5))
     before = data.read_bytes()
     assert run("stats", data, flag, data, cwd=tmp_path, code=2).stderr
+    other = write(tmp_path / "other.jsonl", clean_rows(5))
+    searched = ("--set", f"stats.contamination=[{data}]")
+    assert run("stats", other, *searched, flag, data, cwd=tmp_path, code=2).stderr
     assert data.read_bytes() == before
+
+
+def test_two_outputs_do_not_share_a_file(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", clean_rows(5))
+    done = run("stats", data, "-o", "x", "--card", "./x", cwd=tmp_path, code=2)
+    assert "--card x: another output goes there" in done.stderr
 
 
 def test_browsing_needs_a_terminal(tmp_path: Path) -> None:
