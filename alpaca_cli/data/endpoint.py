@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -303,16 +304,30 @@ def _content(message: Mapping[str, Any]) -> Any:
     return (message.get("refusal") or "") if content is None else content
 
 
-def _usage(usage: Mapping[str, Any] | None) -> dict[str, int] | None:
-    if not usage:
+def _usage(usage: Any) -> dict[str, int] | None:
+    """The tokens that a reply is billed for; None when they are not told in numbers."""
+    if not isinstance(usage, Mapping):
         return None
-    prompt = usage.get("prompt_tokens_details") or {}
-    completion = usage.get("completion_tokens_details") or {}
+    prompt, completion, total = (
+        _count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total")
+    )
+    if prompt is None or (completion is None and total is None):
+        return None
+    of_prompt, of_completion = (
+        details if isinstance(details := usage.get(f"{name}_tokens_details"), Mapping) else {}
+        for name in ("prompt", "completion")
+    )
     found = {
-        "prompt_tokens": usage["prompt_tokens"],
-        "completion_tokens": usage.get("completion_tokens") or 0,
-        "cached_tokens": prompt.get("cached_tokens"),
-        "cache_write_tokens": prompt.get("cache_write_tokens"),
-        "reasoning_tokens": completion.get("reasoning_tokens"),
+        "prompt_tokens": prompt,
+        # xAI and Gemini count hidden reasoning, which is billed as output, in the total alone.
+        "completion_tokens": max(completion or 0, (total or 0) - prompt),
+        "cached_tokens": _count(of_prompt.get("cached_tokens")),
+        "cache_write_tokens": _count(of_prompt.get("cache_write_tokens")),
+        "reasoning_tokens": _count(of_completion.get("reasoning_tokens")),
     }
-    return {name: int(value) for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens; None for anything else."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < math.inf else None

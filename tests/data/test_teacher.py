@@ -239,6 +239,31 @@ def test_usage_is_told_as_far_as_the_endpoint_tells_it() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        # xAI's own figures: reasoning is billed, and in the total alone.
+        ({"prompt_tokens": 12, "completion_tokens": 2, "total_tokens": 331}, (12, 319)),
+        ({"prompt_tokens": 21, "total_tokens": 81}, (21, 60)),
+        ({"prompt_tokens": 21, "completion_tokens": 60, "total_tokens": 0}, (21, 60)),
+        ({"prompt_tokens": 21, "completion_tokens": 60, "prompt_tokens_details": [1]}, (21, 60)),
+        ({"prompt_tokens": None, "completion_tokens": 60}, None),
+        ({"prompt_tokens": 21, "completion_tokens": None}, None),
+        ({"prompt_tokens": -21, "completion_tokens": 60}, None),
+        ({"prompt_tokens": "many", "completion_tokens": float("inf")}, None),
+        ([21, 60], None),
+    ],
+)
+def test_no_billed_token_is_overlooked_and_no_reply_lost_for_its_usage(
+    usage: Any, counted: tuple[int, int] | None
+) -> None:
+    body = json.dumps({"choices": [{"message": {"content": "x"}}], "usage": usage}).encode()
+    with TeacherServer(lambda asked: Fault(200, body)) as server:
+        reply = ask(settings(server.url))
+    told = reply.usage and (reply.usage["prompt_tokens"], reply.usage["completion_tokens"])
+    assert (reply.text, told) == ("x", counted)
+
+
 def test_wait_time() -> None:
     assert wait_time({"retry-after": "3"}) == 3
     assert wait_time({"retry-after": "3", "retry-after-ms": "250"}) == 0.25
