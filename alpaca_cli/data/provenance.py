@@ -23,7 +23,6 @@ Whether a seed is any good is not decided here (`alpaca_cli.data.seed_verdicts`)
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,13 +37,12 @@ from alpaca_cli.core.records import Example
 from alpaca_cli.core.stats_report import Funnel, Producer, Provenance, share
 from alpaca_cli.data.ledger import Row
 from alpaca_cli.data.request_costs import Asked, Book, dollars, price_of_run
+from alpaca_cli.data.seeds import GENERATED_ID
 
 GENERATED, NONE, NO_REPLY = "(generated)", "(none)", "(no reply)"
 OVER_TARGET = "over_target"  # the reason of candidates that came when there were enough
 # Reasons, of generate and of dedup, that all mean: there is one like it already.
 LIKE_ANOTHER = frozenset({"near_duplicate", "repeat", "duplicate", "against", "semantic"})
-
-_GENERATED_ID = re.compile(r"g-\d+-\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +183,7 @@ def credited(demonstrations: Sequence[str], seeds: Collection[str] = ()) -> dict
     """Who gets a request: each seed task by its id, with its number of shares of the cost."""
     credit: dict[str, int] = {}
     for name in demonstrations or (NONE,):
-        known = GENERATED if _GENERATED_ID.fullmatch(name) and name not in seeds else name
+        known = GENERATED if GENERATED_ID.fullmatch(name) and name not in seeds else name
         credit[known] = credit.get(known, 0) + 1
     return credit
 

@@ -6,12 +6,14 @@ The built-in set was written for this project by hand (`seeds/builtin.jsonl`, on
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from alpaca_cli.core.records import Example
 from alpaca_cli.data.formats import read_examples
 
+GENERATED_ID = re.compile(r"g-(\d+)-(\d+)")  # request and item; see `alpaca_cli.data.pool`
 BUILTIN = Path(__file__).parent / "seeds" / "builtin.jsonl"
 
 
@@ -26,6 +28,8 @@ def load_seeds(source: str) -> list[Example]:
     named = []
     for number, example in enumerate(examples, 1):
         name = example.id or f"seed-{number}"
+        if GENERATED_ID.fullmatch(name):  # an earlier run's: this run writes such ids itself
+            name = f"seed-{name}"
         while name in taken:
             name = f"{name}-{number}"
         taken.add(name)

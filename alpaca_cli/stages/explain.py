@@ -5,7 +5,6 @@ Everything is read from the run folder; nothing is asked for and nothing is writ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from alpaca_cli.core.records import Example, example_from_row
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.data import rouge
-from alpaca_cli.data.seeds import load_seeds
+from alpaca_cli.data.seeds import GENERATED_ID, load_seeds
 from alpaca_cli.data.texts import key_text
 
 Row = dict[str, Any]
@@ -60,7 +59,7 @@ def explain(recipe: Recipe, run: RunFolder, name: str) -> Explanation:
         DataError: there is no such example in the run.
     """
     stage = run.stage("generate")
-    number = re.fullmatch(r"g-(\d+)-(\d+)", name)
+    number = GENERATED_ID.fullmatch(name)
     if number is None:
         raise DataError(
             f'"{name}" is not the id of a generated example',

@@ -142,6 +142,22 @@ def test_changed_seeds_need_fresh(tmp_path: Path) -> None:
         run(tmp_path / "run", mine)
 
 
+def test_what_another_run_has_kept_can_be_its_seeds(tmp_path: Path) -> None:
+    """Their ids are those that this run gives to examples, which it shows, too."""
+    run(tmp_path / "first", recipe(target=20))
+    seeds = {"source": str(tmp_path / "first/generate/kept.jsonl")}
+    shown = {"seed": 2, "pool": 2, "window": 1}
+    what = recipe(demonstrations=shown).model_dump() | {"seeds": seeds}
+    run(tmp_path / "second", Recipe.model_validate(what))
+    what["generate"]["target"] = 90
+    report = run(tmp_path / "second", Recipe.model_validate(what))
+    assert report.kept == 90
+    names = {str(seed.id) for seed in load_seeds(seeds["source"])}
+    assert not names & {
+        json.loads(line)["id"] for line in outputs(tmp_path / "second")[0].splitlines()
+    }
+
+
 def test_replay_never_asks(tmp_path: Path) -> None:
     with TeacherServer() as server:
         run(tmp_path, recipe(server))
