@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from alpaca_cli.core.errors import TeacherError
+from alpaca_cli.core.errors import TeacherError, UsageError
 from alpaca_cli.core.settings_generate import OpenAITeacher, ProceduralTeacher
 from alpaca_cli.data.limits import Told
 from alpaca_cli.data.prompts import Request
@@ -138,12 +138,18 @@ async def open_client(
     """An SDK client that keeps a connection for each request in flight, and its key.
 
     Raises:
-        TeacherError: the variable that should hold the key is not set.
+        UsageError: the address is none.
+        TeacherError: the variable that should hold the key is not set, or holds none.
     """
     import httpx2
     import openai
 
-    base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or None
+    base_url = (settings.base_url or os.environ.get("OPENAI_BASE_URL") or "").strip() or None
+    if base_url is not None and not _is_address(base_url):
+        raise UsageError(
+            f"generate.teacher.base_url: {base_url}: not the address of an endpoint",
+            hint="e.g. http://127.0.0.1:8000/v1",
+        )
     local = base_url is not None and is_loopback(base_url)
     key = os.environ.get(settings.api_key_env, "").strip()
     if not key and not local:
@@ -151,6 +157,12 @@ async def open_client(
             f"generate.teacher.api_key_env: the environment variable {settings.api_key_env} "
             "is not set",
             hint=f"export {settings.api_key_env}=…, or --set generate.teacher.kind=procedural",
+        )
+    if not (key.isascii() and key.isprintable()):  # a header holds nothing else
+        raise TeacherError(
+            f"generate.teacher.api_key_env: what {settings.api_key_env} holds is no key: it has "
+            "letters beyond ASCII, or a line break",
+            hint="copy the key anew, without typographic quotes",
         )
     http_client = openai.DefaultAsyncHttpxClient(
         limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
@@ -164,6 +176,15 @@ async def open_client(
         http_client=http_client,
     ) as client:
         yield client, key
+
+
+def _is_address(url: str) -> bool:
+    """Whether requests can be sent to a URL."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of brackets and ports
+        return False
 
 
 def is_loopback(url: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alpaca_cli.core.errors import TeacherError
+from alpaca_cli.core.errors import TeacherError, UsageError
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_filters import Filters
 from alpaca_cli.core.settings_generate import Generate, ProceduralTeacher
@@ -106,6 +106,28 @@ def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(TeacherError, match="NO_SUCH_KEY is not set"):
         ask(settings("https://teacher.invalid/v1", api_key_env="NO_SUCH_KEY"))
+
+
+@pytest.mark.parametrize("key", ["\u201csk-abc\u201d", "sk-abc\nsk-def"])
+def test_what_cannot_be_a_key_is_not_sent(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with TeacherServer() as server, pytest.raises(TeacherError, match="MY_KEY holds is no key"):
+        ask(settings(server.url, api_key_env="MY_KEY"))
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8000/v1", "localhost:8000/v1", "/v1", "http://", "ftp://127.0.0.1/v1",
+     "http://[::1/v1", "http://127.0.0.1:99999/v1", "http://127.0.0.1:port/v1"],
+)  # fmt: skip
+def test_what_is_no_address_is_said_at_once(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(UsageError, match="not the address of an endpoint"):
+        ask(settings(url))
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(UsageError, match="not the address of an endpoint"):
+        ask(settings(""))
 
 
 def error(code: str | None = None, message: str = "no", **more: Any) -> dict[str, Any]:
