@@ -150,10 +150,14 @@ def read_reply(request: Request, data: Any, model: str) -> Reply:
         raise ValueError("the content is not text")
     for stop in request.body.get("stop", ()):
         text = text.partition(stop)[0]  # some servers leave it in
-    # Half a character pair may come out of JSON, but never goes into UTF-8.
-    text = text.encode("utf-8", "replace").decode()
-    reason = None if finish_reason is None else str(finish_reason)
-    return Reply(text, reason, named, usage, None if tier is None else str(tier))
+    reason = None if finish_reason is None else _encodable(str(finish_reason))
+    tier = None if tier is None else _encodable(str(tier))
+    return Reply(_encodable(text), reason, _encodable(named), usage, tier)
+
+
+def _encodable(text: str) -> str:
+    """The text without half character pairs, which may come out of JSON but not go into UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def classified(
@@ -267,7 +271,8 @@ def _hint(status: int, settings: OpenAITeacher) -> str:
 
 
 def redacted(text: str, key: str) -> str:
-    """The text without the key, nor anything else that looks like one."""
+    """The text without the key, nor anything else that looks like one; UTF-8 can hold it."""
+    text = _encodable(text)
     if key:
         text = text.replace(key, "[key]")
     return re.sub(r"\bsk-[A-Za-z0-9_*.-]{6,}|(?<=Bearer )\S+", "[key]", text)

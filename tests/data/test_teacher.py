@@ -245,6 +245,15 @@ def test_unusual_contents(message: dict[str, Any], text: str) -> None:
         assert ask(settings(server.url)) == Reply(text, None, "m", None, limit_field="max_tokens")
 
 
+def test_names_hold_no_half_characters() -> None:
+    half = "m\ud83d"
+    choice = {"message": {"content": "x"}, "finish_reason": half}
+    body = {"model": half, "choices": [choice], "service_tier": half}
+    with TeacherServer(lambda asked: Fault(200, body)) as server:
+        reply = ask(settings(server.url))
+    assert (reply.model, reply.finish_reason, reply.tier) == ("m?", "m?", "m?")
+
+
 def test_usage_is_told_as_far_as_the_endpoint_tells_it() -> None:
     usage = {
         "prompt_tokens": 900, "completion_tokens": 2000, "total_tokens": 2900,

@@ -314,6 +314,14 @@ def test_a_refused_request_is_left_out_for_good(tmp_path: Path) -> None:
         assert (outputs(tmp_path), len(server.asked)) == (before, asked)
 
 
+def test_half_a_character_in_what_an_endpoint_says_stops_nothing(tmp_path: Path) -> None:
+    cut = Fault(400, b'{"error": {"message": "blocked: \\ud83d", "code": "content_filter"}}')
+    with TeacherServer(lambda a: cut if a.number == 2 else None) as server:
+        assert run(tmp_path, recipe(server)).kept == 60
+    (failed,) = (row for row in journal(tmp_path) if row["kind"] == "failed")
+    assert failed["text"] == "400: blocked: ?"
+
+
 def test_a_refusal_of_everything_blames_no_request(tmp_path: Path, straight: list[bytes]) -> None:
     with TeacherServer(lambda a: NO) as server:
         with pytest.raises(TeacherError, match=r"refused 1\d requests in a row; the last: 400"):
