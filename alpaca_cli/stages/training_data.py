@@ -17,6 +17,7 @@ from alpaca_cli.core.files import digest
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.settings_train import Train
+from alpaca_cli.core.template import TEMPLATES, load_template
 from alpaca_cli.data.formats import HUB, read_examples
 from alpaca_cli.data.reviews import excluded, exclusion_stamp, stranger_warning, strangers
 
@@ -66,6 +67,9 @@ def stamp_of(
     inputs = {}
     if recipe.train.holdout_file:
         inputs["holdout_file"] = Path(recipe.train.holdout_file)
+    if settings.template not in TEMPLATES:
+        load_template(settings.template)  # a mistake in it is told as such
+        inputs["template"] = Path(settings.template)
     named = source(run, data)
     if named.startswith(HUB):
         return stamp | {"data": named}, inputs

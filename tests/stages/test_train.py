@@ -96,6 +96,17 @@ def test_a_second_call_costs_nothing_and_a_changed_one_is_refused(folder: Path) 
     assert weights.stat().st_mtime_ns == before
 
 
+def test_a_template_file_that_changed_is_a_change(folder: Path) -> None:
+    file = folder / "template.json"
+    texts = {"with_input": "Q: {instruction} {input} A:", "without_input": "Q: {instruction} A:"}
+    file.write_text(json.dumps({"name": "mine", **texts}))
+    changes = (f"train.template={file}", "train.epochs=0.1")
+    train(folder, "template", *changes)
+    file.write_text(json.dumps({"name": "mine", **texts, "without_input": "{instruction} ="}))
+    with pytest.raises(UsageError, match="template: the file's content changed"):
+        train(folder, "template", *changes)
+
+
 def test_killed_twice_it_ends_as_if_nothing_had_happened(folder: Path) -> None:
     cut = folder / "runs" / "cut"
     arguments = ["train", "rows.jsonl", *SMALL, "--run", "runs/cut"]
