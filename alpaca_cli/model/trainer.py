@@ -125,10 +125,23 @@ def train(training: Training, observer: Observer, resumed: Checkpoint | None = N
         watch = Watch.from_log(
             read_log(training.folder / "log.jsonl", start), round(settings.warmup * schedule.steps)
         )
-        best = min(
-            (line["loss"] for line in read_log(training.folder / "held_out.jsonl", start)),
-            default=math.inf,
-        )
+        held_out_losses = {
+            line["step"]: line["loss"]
+            for line in read_log(training.folder / "held_out.jsonl", start)
+        }
+        best = min(held_out_losses.values(), default=math.inf)
+
+        def look(done: int) -> float:
+            nonlocal best
+            found = _evaluate(training, engine, done, best)
+            best = min(best, found.loss)
+            held_out_log.write(asdict(found))
+            observer.on_evaluation(found)
+            return found.loss
+
+        # Left out because the training was asked to stop.
+        if start not in held_out_losses and _is_time_to_look(training, start):
+            look(start)
         for step in range(start, schedule.steps):
             line, stop = _step(training, engine, step, received)
             if spike := watch.see(line.step, line.loss, line.grad_norm):
@@ -139,14 +152,8 @@ def train(training: Training, observer: Observer, resumed: Checkpoint | None = N
             observer.on_step(line)
             done, last = step + 1, step + 1 == schedule.steps
             saving = bool(stop) or (not last and _is_time_to_save(done, settings.save_every))
-            evaluating = done % settings.evaluate_every == 0 or saving or last
-            loss = None
             # Asked to stop, the minute there may be is for saving.
-            if training.held_out and evaluating and not stop:
-                found = _evaluate(training, engine, done, best)
-                loss, best = found.loss, min(best, found.loss)
-                held_out_log.write(asdict(found))
-                observer.on_evaluation(found)
+            loss = look(done) if _is_time_to_look(training, done) and not stop else None
             seen = Position(
                 step=done,
                 examples=min(done * schedule.global_batch, schedule.visits),
@@ -172,6 +179,13 @@ def saves(steps: int, every: int) -> int:
 
 def _is_time_to_save(done: int, every: int) -> bool:
     return done % every == 0 or done == min(FIRST_SAVE, every)
+
+
+def _is_time_to_look(training: Training, done: int) -> bool:
+    """Whether a held-out loss is taken after `done` steps."""
+    settings, last = training.settings, done == training.schedule.steps
+    due = done % settings.evaluate_every == 0 or _is_time_to_save(done, settings.save_every) or last
+    return bool(training.held_out) and done > 0 and due
 
 
 def _save(training: Training, engine: _Engine, position: Position, observer: Observer) -> None:

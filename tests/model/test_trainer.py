@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,36 @@ def test_held_out_loss_and_answers(tmp_path: Path) -> None:
     # Looking at it changes nothing: the same training without.
     _, with_it = run(tmp_path / "b", packing=True)
     assert column(with_it, "loss") == column(read_log(tmp_path / "a" / "log.jsonl"), "loss")
+
+
+class Stopping(Heard):
+    """Asks to stop, as Ctrl-C does, in a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def on_step(self, line: Step) -> None:
+        super().on_step(line)
+        if line.step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_held_out_loss_that_a_stop_left_out_is_taken_by_the_resumed_run(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"held_out": 4, "evaluate_every": 3, "save_every": 5}
+    run(tmp_path / "straight", **options)
+    expected = read_log(tmp_path / "straight" / "held_out.jsonl")
+    for step in (5, 6, 7, 8):  # saved, looked at, neither, the last one
+        folder = tmp_path / str(step)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, heard=Stopping(step), **options)
+        found, _ = newest_checkpoint(folder / "checkpoints")
+        assert found is not None
+        assert found.position.step == step
+        run(folder, found, **options)
+        lines = read_log(folder / "held_out.jsonl")
+        for name in ("step", "loss", "best"):
+            assert column(lines, name) == column(expected, name)
 
 
 def test_the_first_checkpoint_is_saved_early(tmp_path: Path) -> None:
