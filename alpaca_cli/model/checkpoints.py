@@ -34,6 +34,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from alpaca_cli.core.errors import DataError, GateFailed
 from alpaca_cli.core.files import digest, disk_error, read_json, sync_folder, write_json
+from alpaca_cli.model.locate import checkpoint_folders
 from alpaca_cli.model.optim import blank_state, equal_states
 from alpaca_cli.model.saving import full_disk, save_trainee, verify_saved
 from alpaca_cli.model.strategy import Strategy, whole_state
@@ -120,7 +121,7 @@ def save_checkpoint(
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, every byte of it checked, and why newer ones are not whole."""
     skipped: list[str] = []
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in reversed(checkpoint_folders(folder)):
         fault = _fault(path)
         if fault is None:
             return Checkpoint(path, _position(path)), skipped
@@ -255,7 +256,7 @@ def _finished(folder: Path) -> list[tuple[Path, Position]]:
     """Checkpoints with a readable manifest, oldest first; their other files are not looked at."""
     return [
         (path, _position(path))
-        for path in sorted(folder.glob("step-*"))
+        for path in checkpoint_folders(folder)
         if isinstance(_read_manifest(path), dict)
     ]
 

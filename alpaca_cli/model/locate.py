@@ -54,6 +54,12 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
 
 
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """A training's own checkpoints, by their step; copies that a person made are none of them."""
+    found = {path.name.removeprefix("step-"): path for path in folder.glob("step-*")}
+    return [found[step] for step in sorted(filter(str.isdecimal, found), key=int)]
+
+
 _FORMS = "a run (runs/quickstart), a model, checkpoint or adapter folder, or a hub id (owner/name)"
 
 
@@ -63,7 +69,7 @@ def _inside(path: Path) -> Path:
         if (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file():
             return folder
     for train in (path / "train", path):
-        checkpoints = sorted((train / "checkpoints").glob("step-*"))
+        checkpoints = checkpoint_folders(train / "checkpoints")
         if checkpoints:
             raise DataError(
                 f"{path}: its training is not finished",

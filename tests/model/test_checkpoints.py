@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,19 @@ class TestCheckpoints:
         best = best_checkpoint(tmp_path)
         assert best is not None
         assert best.path.name == "step-000002"
+
+    def test_a_copy_that_a_person_made_stays(self, tmp_path: Path) -> None:
+        self.save(tmp_path, 1)
+        shutil.copytree(tmp_path / "step-000001", tmp_path / "step-000001-good")
+        shutil.copytree(tmp_path / "step-000001", tmp_path / "step-000004.bak")
+        self.save(tmp_path, 2, 3, keep=1)
+        assert self.names(tmp_path) == ["step-000001-good", "step-000003", "step-000004.bak"]
+        assert self.newest(tmp_path)[0] == "step-000003"
+
+    def test_steps_are_counted_beyond_six_digits(self, tmp_path: Path) -> None:
+        self.save(tmp_path, 999_998, 999_999, 1_000_000, keep=1)
+        assert self.names(tmp_path) == ["step-1000000"]
+        assert self.newest(tmp_path)[0] == "step-1000000"
 
     def test_one_that_is_not_whole_is_passed_over_and_named(self, tmp_path: Path) -> None:
         self.save(tmp_path, 1, 2, 3, 4, 5, keep=9)
