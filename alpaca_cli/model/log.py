@@ -116,9 +116,13 @@ class Log:
 
 
 def read_log(path: Path, steps: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a log, those of the first `steps` steps; a torn last line is left out."""
+    """The lines of a log, those of the first `steps` steps; what a power cut tore is left out."""
     if not path.is_file():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    found = [json.loads(line) for line in lines]
+    found = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # blocks that never reached the disk: after the newest checkpoint
+            break
     return found if steps is None else [line for line in found if line["step"] <= steps]

@@ -135,9 +135,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, optimizer: 
     assert found is not None
     assert found.position.step == 6
     shutil.copytree(tmp_path / "straight", tmp_path / "cut")
-    # As after a kill in the middle of step 9: two more lines, the last one torn.
+    # As after a power cut: a block that never reached the disk, and a torn last line.
     with (tmp_path / "cut" / "log.jsonl").open("a") as file:
-        file.write('{"step": 9, "lo')
+        file.write('\0\0\0\0, "loss": 1.0}\n{"step": 9, "lo')
     again, resumed_log = run(tmp_path / "cut", found, optimizer=optimizer, save_every=3)
     assert column(resumed_log, "step") == list(range(1, 9))
     for name in ("loss", "grad_norm", "learning_rate", "tokens", "trained_tokens", "epoch"):
