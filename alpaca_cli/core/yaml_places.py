@@ -70,7 +70,10 @@ def parse_yaml(text: str, place: str, *, lines: bool) -> Tree:
     Raises:
         UsageError: it is not valid YAML, or a key is written twice.
     """
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:  # a control character
+        raise UsageError(f"{place}: not valid YAML: {error}") from error
     try:
         _refuse_aliases(text, place, lines)
         root = loader.get_single_node()
@@ -86,6 +89,8 @@ def parse_yaml(text: str, place: str, *, lines: bool) -> Tree:
         raise UsageError(f"{where}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{place}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{place}: nested too deeply") from error
     finally:
         loader.dispose()
 

@@ -53,6 +53,8 @@ def test_every_mistake_names_its_line(tmp_path: Path) -> None:
         ("seed: 1\ntrain: {epochs: 1}\nseed: 2\n", ":3: seed: written twice, first at"),
         ("seed: [1\n", ":2: not valid YAML"),
         ("a: &x 1\nb: *x\n", ":2: anchors and aliases are not read here"),
+        ("a: \0\n", "special characters are not allowed"),
+        ("a: " + "[" * 600 + "]" * 600, "nested too deeply"),
         ("? [a]\n: b\n", ":1: a key is one word"),
         ("- 1\n", ":1: a recipe is a mapping of keys, not a list"),
         ("generate: {teacher: {kind: openia}}\n", ":1: generate.teacher: "),
