@@ -6,6 +6,7 @@ the recipe on a tiny model (`--selfcheck`), or write what starts it elsewhere (`
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -253,10 +254,17 @@ def _arguments(
     sets: list[str] | None,
     flags: Mapping[str, tuple[str, Any]],
 ) -> list[str]:
-    """The command line again, without what says on which machines it runs."""
+    """The command line again, without what says on which machines it runs.
+
+    Recipe keys in the environment become part of it: the machines have another environment.
+    """
+    from alpaca_cli.core.recipe import environment_keys
+
     again = [] if file is None else [file]
     again += [] if recipe is None else ["--recipe", recipe]
     again += [] if run is None else ["--run", str(run)]
+    for variable, place in environment_keys(os.environ):
+        again += ["--set", f"{'.'.join(map(str, place))}={os.environ[variable]}"]
     for text in sets or []:
         again += ["--set", text]
     for key in ("train.model", "train.exclude"):

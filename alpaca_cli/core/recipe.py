@@ -50,7 +50,7 @@ def load_recipe(
         path = find_recipe(source)
         tree = _read(path, ())
         default_name = path.stem
-    for variable, key in _environment_keys(environment):
+    for variable, key in environment_keys(environment):
         tree = _override(tree, key, parse_yaml(environment[variable], variable, lines=False))
     for text in overrides:
         name, equals, value = text.partition("=")
@@ -119,7 +119,7 @@ def _read(path: Path, children: tuple[Path, ...]) -> Tree:
     return _merge(base, tree)
 
 
-def _environment_keys(environment: Mapping[str, str]) -> list[tuple[str, Key]]:
+def environment_keys(environment: Mapping[str, str]) -> list[tuple[str, Key]]:
     """Variables whose first word is a recipe key; others with our prefix are not ours."""
     found: list[tuple[str, Key]] = []
     for variable in sorted(environment):

@@ -38,3 +38,14 @@ def test_a_printed_launch_is_the_same_training_elsewhere() -> None:
     again = "train rows.jsonl --run 'x y' --set train.epochs=1 --model me/tiny --fresh --gpus 2"
     assert again in done.stdout
     assert "#SBATCH --nodes=2\n" in done.stdout
+
+
+def test_a_printed_launch_has_the_recipe_keys_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALPACA_TRAIN__EPOCHS", "2")
+    monkeypatch.setenv("ALPACA_RUNS", "elsewhere")
+    asked = ["train", "rows.jsonl", "--set", "seed=1", "--gpus", "2", "--print-launch", "sky"]
+    done = CliRunner().invoke(app, [*asked, "--on", "2xA100-80GB"])
+    assert done.exit_code == 0, done.stderr
+    assert "train rows.jsonl --set train.epochs=2 --set seed=1 --gpus 2" in done.stdout
