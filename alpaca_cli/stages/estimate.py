@@ -90,6 +90,8 @@ def estimate(recipe: Recipe, run: RunFolder) -> Estimate:
     seconds = [row["seconds"] for row in replies if row.get("seconds")]
     if not seconds:
         assumptions += f"a reply takes {REPLY_SECONDS:.0f} s, "
+    if settings.judge is not None:
+        assumptions += "nothing for the judge, "
     left = max(0, settings.target - len(work.pool.kept))
     requests = -int(-left // kept_per_request)
     price = settings.teacher.price if isinstance(settings.teacher, OpenAITeacher) else None

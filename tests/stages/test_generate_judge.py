@@ -15,6 +15,7 @@ from alpaca_cli.core.errors import BudgetStop
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
+from alpaca_cli.stages.estimate import estimate
 from alpaca_cli.stages.generate import Report
 from alpaca_cli.stages.generate import run as generate
 from tests import processes
@@ -62,6 +63,15 @@ def judged(server: TeacherServer) -> list[str]:
     """Everything that the judge was asked about."""
     asked = [a for a in server.asked if a.body["model"] == "judge"]
     return [row for a in asked for row in a.body["messages"][1]["content"].split("\n")[2:]]
+
+
+def test_an_estimate_says_that_the_judge_is_not_in_it(tmp_path: Path) -> None:
+    with TeacherServer(answer=answer) as server:
+        what = recipe(server)
+        assert estimate(what, RunFolder(tmp_path)).assumptions.endswith(", nothing for the judge")
+        run(tmp_path, what, probe=2)
+        told = estimate(what, RunFolder(tmp_path))
+        assert (told.measured_on, told.assumptions) == (2, "nothing for the judge")
 
 
 def test_scores_decide_and_are_kept(tmp_path: Path) -> None:
