@@ -45,7 +45,7 @@ def read_placed(source: str | Path) -> list[tuple[str, Example]]:
         try:
             found = _examples(row)
             for example in found:
-                _refuse_half_characters(example)
+                _refuse_what_cannot_be_written(example)
             examples += [(place, example) for example in found]
         except ValueError as error:
             raise DataError(f"{place}: {error}") from error
@@ -113,7 +113,7 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
 def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         raise DataError(f"{path}:{line}: not JSON: {error}") from error
     for number, row in enumerate(rows, 1):
@@ -126,7 +126,7 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"{path}:{number}", json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}:{number}: not a JSON line: {error}") from error
 
 
@@ -201,8 +201,9 @@ def _examples(row: Any) -> list[Example]:
     return [example_from_row(row)]
 
 
-def _refuse_half_characters(example: Example) -> None:
-    """JSON can spell half of a surrogate pair (`"\\ud800"`), which no file of text can hold."""
+def _refuse_what_cannot_be_written(example: Example) -> None:
+    """JSON can spell half of a surrogate pair (`"\\ud800"`), which no file of text can hold;
+    Parquet has types that JSON has not."""
     try:
         f"{example.id}{example.instruction}{example.input}{example.output}".encode()
         json.dumps([dict(example.meta), dict(example.extra)], ensure_ascii=False).encode()

@@ -103,6 +103,8 @@ def test_a_chat_of_one_exchange_is_an_example(tmp_path: Path) -> None:
         ('{"instruction": "\\ud800", "output": "b"}', ":1: a string holds half of a surrogate"),
         ('{"instruction": "a", "output": "b", "x": ["\\ud800"]}', ":1: a string holds half of"),
         ('{"instruction": "a", "output": "b", "id": "\\ud800"}', ":1: a string holds half of"),
+        ('{"instruction": "a", "output": "b", "x": ' + "[" * 100_000, ":1: not a JSON line"),
+        ("[" * 100_000, ":1: not JSON"),
         ("[1]", "#1: a row must be an object, not int"),
         ("[]", "holds no examples"),
         ("", "holds no examples"),
