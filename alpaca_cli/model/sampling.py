@@ -179,27 +179,33 @@ def _answer_batch(
         for index, ids in prompts.items()
         if index not in fitting
     ]
-    if not fitting:
-        return found
-    width = max(map(len, fitting.values()))
     pad = student.model.generation_config.pad_token_id
-    rows = [[pad] * (width - len(ids)) + ids for ids in fitting.values()]
-    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in fitting.values()]
-    try:
-        with torch.inference_mode():
-            output = student.model.generate(
-                input_ids=torch.tensor(rows, device=student.device),
-                attention_mask=torch.tensor(mask, device=student.device),
-                max_new_tokens=min(max_new_tokens, student.context - width),
-                do_sample=False,
-            )
-    except torch.OutOfMemoryError as error:
-        raise ResourceError("the GPU's memory is full", hint="a smaller eval.batch") from error
-    for (index, ids), row in zip(fitting.items(), output[:, width:].tolist(), strict=True):
-        end = next((at for at, token in enumerate(row) if token in student.eos_ids), None)
-        text = decode_response(student.tokenizer, row[:end])
-        reason: Literal["stop", "length"] = "length" if end is None else "stop"
-        found.append(Answer(index, text, reason, len(ids), len(row) if end is None else end))
+    while fitting:
+        width = max(map(len, fitting.values()))
+        most = min(max_new_tokens, student.context - width)
+        rows = [[pad] * (width - len(ids)) + ids for ids in fitting.values()]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in fitting.values()]
+        try:
+            with torch.inference_mode():
+                output = student.model.generate(
+                    input_ids=torch.tensor(rows, device=student.device),
+                    attention_mask=torch.tensor(mask, device=student.device),
+                    max_new_tokens=most,
+                    do_sample=False,
+                )
+        except torch.OutOfMemoryError as error:
+            raise ResourceError("the GPU's memory is full", hint="a smaller eval.batch") from error
+        for index, row in zip(list(fitting), output[:, width:].tolist(), strict=True):
+            ids = fitting[index]
+            end = next((at for at, token in enumerate(row) if token in student.eos_ids), None)
+            # The longest prompt leaves least room; what it alone cut short is asked without it.
+            if end is None and most < min(max_new_tokens, student.context - len(ids)):
+                continue
+            text = decode_response(student.tokenizer, row[:end])
+            reason: Literal["stop", "length"] = "length" if end is None else "stop"
+            tokens = len(row) if end is None else end
+            found.append(Answer(index, text, reason, len(ids), tokens))
+            del fitting[index]
     return found
 
 

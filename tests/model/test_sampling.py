@@ -150,6 +150,17 @@ def test_the_context_ends_replies_and_refuses_prompts(student: Student) -> None:
     assert reasons == {0: ("length", 2), 1: ("prompt_too_long", 0)}
 
 
+def test_a_prompt_that_nearly_fills_the_context_cuts_no_other_answer(student: Student) -> None:
+    long = "Say " + "é, 日本 and 🦙. " * 5
+    small = replace(student, context=len(prompt_ids(student, long)) + 2)
+    [found] = answers(small, [*ASKED, (long, "")], max_new_tokens=40, batch=8)
+    alone = answered(small, 1)
+    assert {each.index: each for each in found if each.index < len(ASKED)} == alone
+    assert any(answer.tokens > 2 for answer in alone.values())
+    [last] = [each for each in found if each.index == len(ASKED)]
+    assert (last.finish_reason, last.tokens) == ("length", 2)
+
+
 def test_every_way_of_naming_a_model(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "x"
     shutil.copytree(folder, run / "train" / "final")
