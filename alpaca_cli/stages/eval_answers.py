@@ -93,11 +93,11 @@ def _model(run: RunFolder, model: str) -> Contender:
     folder = find_model(model)
     absolute, home = folder.resolve(), run.path.resolve()
     name = str(absolute.relative_to(home)) if absolute.is_relative_to(home) else model
-    return Contender(name, folder, "", _model_files(folder))
+    return Contender(name, folder, "", model_files(folder))
 
 
-def _model_files(folder: Path) -> dict[str, Path]:
-    """The files whose content tells one model from another."""
+def model_files(folder: Path) -> dict[str, Path]:
+    """The files whose content tells one model from another, by the names that stamps have."""
     done = folder.parent / "done.json"
     if folder.name == "final" and done.is_file():
         return {"train/done.json": done}  # far smaller than weights, and written once per model

@@ -75,6 +75,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name != "eval":
             report["exact_match"] = 0.111
         (run_folder / name / "report.json").write_text(json.dumps(report))
+        trained = hashlib.sha256((run_folder / "train" / "done.json").read_bytes()).hexdigest()
+        started = {"settings": {}, "inputs": {"train/done.json": trained}}
+        (run_folder / name / "started.json").write_text(json.dumps(started))
     return folder
 
 
