@@ -21,7 +21,7 @@ CHECKSUMS = "SHA256SUMS"  # in the format of sha256sum: `sha256sum -c SHA256SUMS
 
 
 def check_target(target: Path, *sources: Path, fresh: bool) -> None:
-    """Refuse a target that holds something, or that lies in what it is made from.
+    """Refuse a target that holds something, that lies in what it is made from, or that we are in.
 
     Raises:
         UsageError: says what is there.
@@ -30,6 +30,11 @@ def check_target(target: Path, *sources: Path, fresh: bool) -> None:
     for source in (each.resolve() for each in sources):
         if place.is_relative_to(source) or source.is_relative_to(place):
             raise UsageError(f"{target}: this is where the model is read from ({source})")
+    if Path.cwd().is_relative_to(place):
+        raise UsageError(
+            f"{target}: this is where you are, and another folder would take its place",
+            hint="name a folder that need not be there yet",
+        )
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target}: a file is in the way")
     if target.is_dir() and any(target.iterdir()) and not fresh:
@@ -65,6 +70,7 @@ def new_folder(target: Path, *, fresh: bool) -> Iterator[Path]:
         ResourceError: the disk is full.
         UsageError: the folder cannot be written.
     """
+    target = target.resolve()  # a link stays, and the folder appears where it leads
     partial = target.with_name(f".{target.name}.partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)

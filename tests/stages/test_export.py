@@ -349,6 +349,21 @@ def test_what_does_not_go_together_is_refused_first(
         exported(model, model / "inside")
 
 
+def test_a_link_stays_and_the_folder_we_are_in_is_no_target(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    exported(model, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert equal(tmp_path / "disk", model)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for target in (".", ".."):
+        with pytest.raises(UsageError, match="where you are"):
+            exported(model, Path(target))
+
+
 def test_progress_is_for_people(model: Path, tmp_path: Path) -> None:
     said = StringIO()
     export(
