@@ -80,6 +80,7 @@ def test_the_sign_test_counts_tails() -> None:
     assert sign_test(5, 0) == sign_test(0, 5) == 2 / 32
     assert sign_test(8, 2) == pytest.approx(2 * (45 + 10 + 1) / 1024)
     assert sign_test(2000, 1700) == pytest.approx(8.5e-7, rel=0.05)
+    assert sign_test(20_000, 19_990) == pytest.approx(0.9641, abs=1e-4)
 
 
 def test_a_share_needs_no_numpy() -> None:
