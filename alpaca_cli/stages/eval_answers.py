@@ -122,18 +122,21 @@ def answers_file(contender: Contender) -> str:
 def given_answers(contender: Contender, questions: Sequence[Question], path: Path) -> Rows:
     """The answers of a file to the questions that it has, matched by instruction and input.
 
-    Case and white space do not matter; of several answers to a question the first counts. They
-    are also written to `path`, in the form of a model's answers.
+    Where none has the very text, case and white space do not matter; of several answers to a
+    question the first counts. They are also written to `path`, in the form of a model's answers.
 
     Raises:
         DataError: the file is malformed, or answers none of the questions.
     """
-    texts: dict[tuple[str, str], str] = {}
+    exact: dict[tuple[str, str], str] = {}
+    alike: dict[tuple[str, str], str] = {}
     for example in read_examples([contender.source]):
-        texts.setdefault(pair(example.instruction, example.input), example.output)
+        exact.setdefault((example.instruction, example.input), example.output)
+        alike.setdefault(pair(example.instruction, example.input), example.output)
     rows = {}
     for index, question in enumerate(questions):
-        text = texts.get(pair(question.instruction, question.input))
+        asked = question.instruction, question.input
+        text = exact.get(asked, alike.get(pair(*asked)))
         if text is not None:
             rows[index] = _row(index, question, {"text": text, "finish_reason": GIVEN})
     if not rows:

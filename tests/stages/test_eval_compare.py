@@ -127,6 +127,19 @@ def test_models_and_files_answer_the_same_questions(
     assert len(answers) == 3
 
 
+def test_questions_that_differ_in_case_get_their_own_answers(
+    models: list[Path], tmp_path: Path
+) -> None:
+    asked = [("a", "lower"), ("A", "upper"), (" A", "indented")]
+    data = [{"instruction": "Which?", "input": input, "output": said} for input, said in asked]
+    write_json(tmp_path / "right.json", data)
+    report, _, _ = measure(
+        tmp_path / "run", models[0], data=str(tmp_path / "right.json"),
+        against=[str(tmp_path / "right.json")],
+    )  # fmt: skip
+    assert report.against["right"]["exact_match"] == 1.0
+
+
 def test_bare_questions_are_judged_without_references(models: list[Path], tmp_path: Path) -> None:
     bare = tmp_path / "bare.jsonl"
     write_jsonl(bare, ({"instruction": f"Say {at}."} for at in range(5)))
