@@ -73,12 +73,26 @@ def test_a_file_of_votes_is_on_two_models_and_whole(tmp_path: Path) -> None:
     with VoteFile(path, ("student", "teacher")) as file:
         assert file.standing() is None
         file.add(VOTE)
-    path.write_text(path.read_text() + '{"instruction": "torn')  # what a power cut leaves
+    path.write_bytes(path.read_bytes() + '{"instruction":"é'.encode()[:-1])  # a power cut
+    with VoteFile(path, ("student", "teacher")) as file:
+        assert file.votes() == [VOTE]
+    path.write_text(path.read_text().rstrip())  # what an editor leaves
     with VoteFile(path, ("student", "teacher")) as file:
         assert file.votes() == [VOTE]
     path.write_text("{}\n")
     with pytest.raises(DataError, match=r"votes\.jsonl:1: not a vote"):
         VoteFile(path, ("student", "teacher"))
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"instruction": "a"}]', '{"instruction":"a","output":"b"}', "notes", "{}\n[1", "é"]
+)
+def test_another_file_named_by_mistake_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"mine\.json: not a file of votes"):
+        VoteFile(path, ("student", "teacher"))
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize(
