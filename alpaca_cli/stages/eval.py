@@ -29,6 +29,7 @@ from alpaca_cli.core.files import (
     write_jsonl,
     write_text,
 )
+from alpaca_cli.core.journal import Journal, whole_rows
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.runfolder import Fresh, RunFolder, StageFolder, newest_model
@@ -150,7 +151,12 @@ def run(
     stage = run.stage(into)
     job = _Job(recipe, settings, run, stage, first, others, parse_benchmarks(benchmarks))
     stamp, inputs = job.stamp(), job.inputs()
+    verdicts = stage / JOURNAL
+    paid = list(whole_rows(verdicts)) if verdicts.is_file() else []
     stored = stage.open(stamp, inputs, fresh=fresh)
+    if paid and not verdicts.is_file():  # --fresh begins anew, but for what was paid for
+        with Journal(verdicts) as journal:
+            journal.append(paid)
     problem: BaseException | None = None
     if stored is not None and stored.get("measured_with") == job.measured_with():
         progress.info(f"eval: up to date in {stage.path}")

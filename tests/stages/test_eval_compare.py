@@ -166,6 +166,22 @@ def test_bare_questions_are_judged_without_references(models: list[Path], tmp_pa
     assert "0/0/5" in shown.getvalue()
 
 
+def test_more_questions_pay_for_no_verdict_again(models: list[Path], tmp_path: Path) -> None:
+    asked = [{"instruction": f"Say {at}.", "output": f"Yes, {at}."} for at in range(4)]
+    write_json(tmp_path / "other.json", asked)
+    with TeacherServer(answer=judges.judge(judges.longer)) as server:
+        for count, sent in ((3, 6), (4, 8)):
+            write_json(tmp_path / "data.json", asked[:count])
+            arguments = (
+                "eval", models[0], "--data", "data.json", "--against", "other.json", "--fresh",
+                "--judge", "j", "--judge-base-url", server.url, "--set", "eval.max_new_tokens=4",
+                "--run", "run", "--json",
+            )  # fmt: skip
+            done = processes.run(*arguments, cwd=tmp_path)
+            assert json.loads(done.stdout)["judge"]["verdicts"] == 2 * count
+            assert len(server.asked) == sent
+
+
 def test_a_judge_at_the_end_of_its_budget_leaves_a_partial_report(
     models: list[Path], questions: Path, given: Path, tmp_path: Path
 ) -> None:
