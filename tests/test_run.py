@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -115,3 +116,22 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(tmp_path: Path
     refused = run(*SMALL, "--set", "dedup.threshold=0.5", "--run", cut, cwd=tmp_path, code=2)
     assert "threshold: was" in refused.stderr
     assert "--fresh" in refused.stderr
+
+
+def test_each_next_line_can_be_pasted(tmp_path: Path) -> None:
+    """From the seeds to a question, in a run whose path a shell would take apart."""
+    sets = [*SMALL[3:], "--set", "train.epochs=0.3"]
+    following = ["seed", "--recipe", "quickstart", "--run", "my [first] run", *sets]
+    stages = ["generate", "dedup", "stats", "train", "chat"]
+    for stage in stages:
+        done = run(*following, cwd=tmp_path)
+        line = next(line for line in done.stderr.splitlines() if line.startswith("next: "))
+        alpaca, *following = shlex.split(line.removeprefix("next: "))
+        assert (alpaca, following[0]) == ("alpaca", stage)
+    assert run(*following, "-p", "Name a colour.", cwd=tmp_path).stdout
+
+    exported = run("export", "my [first] run", "a copy", cwd=tmp_path)
+    assert "next: alpaca chat 'a copy'" in exported.stderr
+    several = ["my [first] run/dedup/kept.jsonl", "my [first] run/seed/kept.jsonl"]
+    measured = run("stats", *several, cwd=tmp_path)
+    assert f"next: alpaca dedup {shlex.join(several)} -o FILE" in measured.stderr

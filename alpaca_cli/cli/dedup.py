@@ -189,7 +189,7 @@ def dedup(
         report = stage.run(
             session.recipe, session.run, session.progress, fresh=freshness(fresh), verify=verify
         )
-    session.finish(report, show(report), "alpaca stats")
+    session.finish(report, show(report), session.after("alpaca stats"))
 
 
 def _options(given: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,7 +132,8 @@ def eval(
             page=output,
             benchmarks=[task.strip() for task in (lm_eval or "").split(",") if task.strip()],
         )
-    next_command = "" if problem else f"alpaca chat {model or session.run.path}"
+    asked = shlex.quote(model or str(session.run.path))
+    next_command = "" if problem else f"alpaca chat {asked}"
     session.finish(report, show(report), next_command)
     if problem is not None:
         raise problem

@@ -115,7 +115,7 @@ def generate(
                 probe=probe,
             )
         if probe is None:
-            session.finish(report, show(report), "alpaca dedup")
+            session.finish(report, show(report), session.after("alpaca dedup"))
             return
     from alpaca_cli.stages.estimate import estimate as estimated
 

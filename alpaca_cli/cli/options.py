@@ -7,6 +7,7 @@ that sets one is only a shorter way to write it.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -56,6 +57,11 @@ class Session:
     run: RunFolder
     progress: Progress
     json: bool
+    named: tuple[str, ...] = ()  # the flags that say which recipe and run this is
+
+    def after(self, command: str) -> str:
+        """A command on the same recipe and run, as it can be pasted into a shell."""
+        return f"{command} {shlex.join(self.named)}".rstrip()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -116,7 +122,11 @@ def open_session(
     given = {key: pair for key, pair in (flags or {}).items() if pair[1] is not None}
     loaded = load_recipe(recipe, overrides=sets or (), flags=given, default_name=name)
     folder = run if run is not None else runs_folder() / loaded.name
-    return Session(loaded, RunFolder(folder), Progress(stderr(), quiet=quiet or json), json)
+    progress = Progress(stderr(), quiet=quiet or json)
+    named = [] if recipe is None else ["--recipe", recipe]
+    named += [] if run is None else ["--run", str(run)]
+    named += [text for each in sets or () for text in ("--set", each)]
+    return Session(loaded, RunFolder(folder), progress, json, tuple(named))
 
 
 def freshness(fresh: bool) -> Fresh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from importlib import import_module
 from typing import Annotated, Any
@@ -62,7 +63,7 @@ def run(
         print_json(reports)
     if problem is not None:
         raise problem
-    session.progress.info(f"next: alpaca chat {session.run.path}")
+    session.progress.info(f"next: alpaca chat {shlex.quote(str(session.run.path))}")
 
 
 _ROOMS = ("stages", "cli")

@@ -77,7 +77,7 @@ def seed(
             checked = stage.run(
                 session.recipe, session.run, session.progress, fresh=freshness(fresh)
             )
-        session.finish(checked, show(checked), "alpaca generate")
+        session.finish(checked, show(checked), session.after("alpaca generate"))
 
 
 def show(report: Report) -> RenderableType:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from alpaca_cli.cli.options import open_session, runs_folder
+from alpaca_cli.cli.options import Session, open_session, runs_folder
 
 if TYPE_CHECKING:
     from alpaca_cli.stages.seed_report import SeedFigures, SeedReport
@@ -48,12 +48,12 @@ def seed_report(
         recipe = str(made_with)
     session = open_session(recipe, run, sets, json=json, quiet=quiet)
     report = stage(session.recipe, session.run)
-    session.finish(report, show(report), _next(report))
+    session.finish(report, show(report), _next(session, report))
 
 
-def _next(report: SeedReport) -> str:
+def _next(session: Session, report: SeedReport) -> str:
     if not any(seed.verdict in BAD for seed in report.seeds):
-        return "alpaca dedup" if report.finished else "alpaca generate"
+        return session.after("alpaca dedup" if report.finished else "alpaca generate")
     command = f"alpaca seed {shlex.quote(report.source)}"
     # The built-in seeds, or those of the hub, are not the user's to edit.
     ours = not report.source.startswith("hub:") and not report.built_in

@@ -140,7 +140,7 @@ def stats(
         outputs.write_card(report, session.recipe, card, license)
     if report.check is not None:
         outputs.write_verdict(report.check, report, junit, markdown)
-    session.finish(report, show(report), _next(files, report))
+    session.finish(report, show(report), _next(session, files, report))
     if report.check is not None:
         outputs.refuse_failed(report.check)
 
@@ -164,14 +164,18 @@ def _browse(session: Session, files: list[str] | None, review: Path | None) -> N
         f"took back {tally.cleared:,}"
     )
     if tally.review is not None:
-        named = " ".join(map(shlex.quote, files or ()))
-        session.progress.info(
-            f"next: alpaca dedup {named} --exclude {shlex.quote(tally.review)}".replace("  ", " ")
-        )
+        named = _named(session, files)
+        session.progress.info(f"next: alpaca dedup {named}--exclude {shlex.quote(tally.review)}")
 
 
-def _next(files: list[str] | None, report: Report) -> str:
+def _next(session: Session, files: list[str] | None, report: Report) -> str:
     if report.check is not None and not report.check.passed:
-        named = " ".join(map(shlex.quote, files or ()))
-        return f"alpaca stats {named} --browse".replace("  ", " ")
-    return f"alpaca train {shlex.quote(files[0])}" if files else "alpaca train"
+        return f"alpaca stats {_named(session, files)}--browse"
+    if files and len(files) > 1:  # a training reads one
+        return f"alpaca dedup {shlex.join(files)} -o FILE"
+    return session.after(shlex.join(["alpaca", "train", *(files or ())]))
+
+
+def _named(session: Session, files: list[str] | None) -> str:
+    """What was looked at, as arguments with a space behind each."""
+    return "".join(f"{shlex.quote(each)} " for each in files or session.named)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from contextlib import nullcontext
 from enum import StrEnum
@@ -210,7 +211,8 @@ def _train(session: Session, file: str | None, fresh: bool) -> None:
         )
     if outcome.ours:
         report = outcome.report
-        session.finish(report, show(report), f"alpaca chat {session.run.path}")
+        following = f"alpaca chat {shlex.quote(str(session.run.path))}"
+        session.finish(report, show(report), following)
 
 
 def _inspect(session: Session, file: str | None, count: int) -> None:

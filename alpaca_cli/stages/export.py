@@ -11,6 +11,7 @@ The text of a model card is `alpaca_cli.data.model_card`; sending is
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -288,8 +289,9 @@ def next_command(report: Report) -> str:
     """What a person does next."""
     if report.dry_run:
         return "the same without --dry-run"
+    target = shlex.quote(report.target)
     if report.kind == "diff":
-        return f"alpaca export {report.target} DIR --recover {report.base}"
+        return f"alpaca export {target} DIR --recover {shlex.quote(str(report.base))}"
     from alpaca_cli.stages.export_formats import ollama_command
 
-    return ollama_command(Path(report.target)) or f"alpaca chat {report.target}"
+    return ollama_command(Path(report.target)) or f"alpaca chat {target}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -82,7 +83,7 @@ def ollama_command(folder: Path) -> str:
     """The command for a Modelfile, where there is one and Ollama is installed; else ''."""
     if not (folder / MODELFILE).is_file() or shutil.which("ollama") is None:
         return ""
-    return f"ollama create {folder.name.lower()} -f {folder / MODELFILE}"
+    return shlex.join(["ollama", "create", folder.name.lower(), "-f", str(folder / MODELFILE)])
 
 
 def _stops(folder: Path, config: dict[str, Any]) -> list[str]:
