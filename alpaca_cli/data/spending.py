@@ -132,7 +132,9 @@ class Spending:
             "max_requests": f"{self.requests:,} requests are done",
         }[key or "max_requests"]
         flag = "--limit" if key == "max_requests" else f"--{(key or '').replace('_', '-')}"
-        higher = f"a higher {flag}" if self.name == "generate" else f"a higher {self.name}.{key}"
+        higher = f"a higher {self.name}.{key or 'max_requests'}"
+        if self.name == "generate":  # `alpaca run` has no such flags
+            higher += f" ({flag} of alpaca generate)"
         return BudgetStop(
             f"{self.name}.{key}: {told}",
             hint=f"everything is kept; {higher} goes on from here",

@@ -310,11 +310,12 @@ class Generation:
                 f"generate.min_yield: the last {WINDOW} requests kept only "
                 f"{self.pool.recent_yield:.2f} examples each (rejected so far: {most or 'none'}; "
                 f"failed requests: {self.pool.failed})",
-                hint="add seeds, raise the temperature or novelty; or set target to what is there",
+                hint="raise generate.novelty, or set generate.target to what is there; with other "
+                "seeds or another temperature it begins anew (--fresh)",
             )
         return BudgetStop(
             f"generate.max_requests: {self.pool.requests} requests are done",
-            hint="a higher --limit goes on from here",
+            hint="a higher generate.max_requests (--limit of alpaca generate) goes on from here",
         )
 
 

@@ -576,6 +576,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     done = command("--target=9000", "--limit=5", code=4)
     assert "generate.max_requests: 5 requests" in done.stderr
     assert done.stdout == ""
+    limits = ["--set=generate.target=9000", "--set=generate.max_requests=5"]
+    done = processes.run("run", "--run=run", *limits, cwd=tmp_path, code=4)
+    assert "a higher generate.max_requests (--limit of alpaca generate) goes on" in done.stderr
     openai = ["--set=generate.teacher={kind: openai, model: m}"]
     done = processes.run("generate", "--run=other", *openai, cwd=tmp_path, code=6)
     assert "OPENAI_API_KEY is not set" in done.stderr
