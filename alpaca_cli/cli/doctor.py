@@ -18,6 +18,7 @@ from alpaca_cli.core.machine import cores
 REQUIRED = (
     "typer",
     "rich",
+    "prompt-toolkit",
     "openai",
     "torch",
     "transformers",
@@ -25,10 +26,12 @@ REQUIRED = (
     "peft",
     "datasets",
     "rouge-score",
+    "huggingface-hub",
     "pyyaml",
     "pydantic",
     "rapidfuzz",
     "numba",
+    "numpy",
 )
 EXTRAS = {
     "report": ("matplotlib", "plotly"),
@@ -41,7 +44,9 @@ EXTRAS = {
     "quant": ("bitsandbytes", "torchao"),
     "tracking": ("tensorboard",),
     "liger": ("liger-kernel",),
+    "lm-eval": ("lm-eval",),
 }
+TUNING = 20  # GiB; torch reports 22 and less of cards with 24 GB, 7b-lora is planned with 15
 KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN")
 
 
@@ -84,7 +89,7 @@ def examine() -> dict[str, Any]:
             "quickstart": all(map(_version, REQUIRED)) and os.access(at, os.W_OK),
             "generate with OpenAI": keys["OPENAI_API_KEY"],
             "generate with a local server": True,
-            "fine-tune a 7B model": bool(cards) and sum(card.memory for card in cards) >= 24,
+            "fine-tune a 7B model": sum(card.memory for card in cards) >= TUNING,
         },
     }
 

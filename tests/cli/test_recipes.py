@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
+from alpaca_cli.cli import doctor
+from alpaca_cli.core.hardware import GPUS
 from alpaca_cli.core.recipe import load_recipe
 from tests.processes import run
 
@@ -51,3 +55,12 @@ def test_doctor_names_keys_without_their_values(tmp_path: Path) -> None:
     assert found["keys"]["OPENAI_API_KEY"] is True
     assert found["works"]["quickstart"] is True
     assert "sk-secret" not in done.stdout + done.stderr
+
+
+def test_doctor_knows_every_library_of_the_project_and_every_card_with_24_gb() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[<>=]", each)[0] for each in project["dependencies"]]
+    assert sorted(doctor.REQUIRED) == sorted(names)
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "all"}
+    cards = [card for card in GPUS if card.name.endswith("-24GB")]
+    assert min(card.memory for card in cards) >= doctor.TUNING
