@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from alpaca_cli.core.errors import UsageError
+from alpaca_cli.data.model_card import FILE_NAME as CARD
+from alpaca_cli.data.modelfile import FILE_NAME as MODELFILE
 from alpaca_cli.model import weight_diff
-from alpaca_cli.model.export_files import base_of, pickled, refuse_quantised, small_files
+from alpaca_cli.model.chat_template import FILE_NAME as CHAT_TEMPLATE
+from alpaca_cli.model.export_files import (
+    GENERATION,
+    base_of,
+    pickled,
+    refuse_quantised,
+    small_files,
+)
 from alpaca_cli.model.locate import find_model
 from alpaca_cli.model.tensor_files import (
     ADAPTER,
@@ -17,7 +26,7 @@ from alpaca_cli.model.tensor_files import (
     weights_of,
 )
 from alpaca_cli.stages.export import Job, Report
-from alpaca_cli.stages.export_folder import check_space
+from alpaca_cli.stages.export_folder import CHECKSUMS, check_space
 
 
 def estimate(job: Job) -> Report:
@@ -38,6 +47,7 @@ def estimate(job: Job) -> Report:
         name: len(header_of(names, written)) + sum(written[each].size for each in names)
         for name, names in shard_plan(written, stem, most).items()
     }
+    index = [f"{stem}.safetensors.index.json"] * (len(files) > 1)
     files |= {path.name: path.stat().st_size for path in small_files(job.source)}
     needed = sum(files.values())
     if job.settings.gguf is not None:
@@ -54,7 +64,18 @@ def estimate(job: Job) -> Report:
         files=dict(sorted(files.items())),
         bytes=sum(files.values()),
         tensors=len(forms),
+        notes=[_besides(job, index)],
     )
+
+
+def _besides(job: Job, index: list[str]) -> str:
+    """The files whose sizes are known only when they are written."""
+    names = [*index, CHECKSUMS, *[CARD] * job.settings.card, *[MODELFILE] * job.settings.ollama]
+    names += ["a GGUF"] * (job.settings.gguf is not None)
+    if job.kind == "diff":
+        return f"besides: {', '.join([*names, weight_diff.MANIFEST])}"
+    own = f"{CHAT_TEMPLATE} and {GENERATION} where the model brings none"
+    return f"besides: {', '.join(names)}, {own}"
 
 
 def dtypes(forms: dict[str, Form]) -> str:

@@ -322,6 +322,8 @@ def test_a_dry_run_writes_nothing_and_knows_the_sizes(model: Path, tmp_path: Pat
     assert weights
     assert weights.items() <= planned.files.items()
     assert planned.dry_run
+    told = " ".join([*planned.files, *planned.notes])
+    assert [name for name in report.files if name not in told] == []
 
 
 @pytest.mark.parametrize(
