@@ -7,6 +7,7 @@ here.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -156,7 +157,7 @@ def _limits(facts: Facts) -> str:
 
 
 def _use(facts: Facts, form: Form) -> str:
-    name = form.name
+    name = shlex.quote(form.name)
     if form.kind == "weight diff":
         base = facts.base_id or "BASE"
         return (

@@ -7,6 +7,7 @@ not known here (`alpaca_cli.data.shards`).
 from __future__ import annotations
 
 import gzip
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,8 @@ def stem(name: str) -> str:
 def refuse_several_in_a_row(shard: Path, places: Sequence[str]) -> None:
     """DataError when the shard's rows are not its examples: such rows cannot stay or go."""
     # Nothing is above 1, so that all stay.
-    hint = f"alpaca dedup {shard} --threshold 1 -o {stem(shard.name)}.one.jsonl makes it a shard"
+    one = shlex.quote(f"{stem(shard.name)}.one.jsonl")
+    hint = f"alpaca dedup {shlex.quote(str(shard))} --threshold 1 -o {one} makes it a shard"
     if places[0] == f"{shard}#1" and not _is_parquet(shard):
         raise DataError(f"{shard}: is a JSON list, a shard has an example in each line", hint=hint)
     for place, following in pairwise(places):

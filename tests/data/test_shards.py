@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import shlex
 from collections.abc import Sequence
 from io import StringIO
 from itertools import pairwise
@@ -366,6 +367,16 @@ def test_what_cannot_be_written_back_is_refused_at_once(
     plan = make_plan(tmp_path, [tmp_path / "s.jsonl"], joins=1)
     with pytest.raises(DataError, match=message):
         run_task(plan, "count", 0)
+
+
+def test_the_command_that_makes_a_shard_can_be_pasted(tmp_path: Path) -> None:
+    shard = tmp_path / "my rows.jsonl"
+    shard.write_bytes(b"[" + GOOD + b"]")
+    with pytest.raises(DataError) as refused:
+        run_task(make_plan(tmp_path, [shard], joins=1), "count", 0)
+    words = shlex.split(refused.value.hint)
+    assert words[:3] == ["alpaca", "dedup", str(shard)]
+    assert words[5:7] == ["-o", "my rows.one.jsonl"]
 
 
 def test_sets_to_compare_with_may_be_of_any_form(tmp_path: Path) -> None:

@@ -121,6 +121,9 @@ def test_a_card_says_what_is_known_and_no_more() -> None:
     diff = model_card(facts, replace(FORM, kind="weight diff"), None)
     assert "alpaca export me/alpaca recovered --recover meta/base" in diff
     assert "from transformers" not in diff
+    spaced = replace(FORM, name="my model")
+    assert "alpaca chat 'my model'" in model_card(facts, spaced, None)
+    assert "export 'my model' rec" in model_card(facts, replace(spaced, kind="weight diff"), None)
 
 
 @pytest.mark.parametrize("own", [False, True])
