@@ -156,7 +156,7 @@ async def open_client(
         raise TeacherError(
             f"generate.teacher.api_key_env: the environment variable {settings.api_key_env} "
             "is not set",
-            hint=f"export {settings.api_key_env}=…, or --set generate.teacher.kind=procedural",
+            hint=f"export {settings.api_key_env}=…",
         )
     if not (key.isascii() and key.isprintable()):  # a header holds nothing else
         raise TeacherError(

@@ -291,7 +291,7 @@ def _reworded(error: BaseException | None) -> BaseException | None:
     if not isinstance(error, AlpacaError):
         return error
     message = str(error).replace(*_NAMES).replace("the teacher", "the judge")
-    hint = error.hint.partition(", or --set generate")[0].replace(*_NAMES)
+    hint = error.hint.replace(*_NAMES)
     if "alpaca generate" in hint:
         hint = "see eval.judge.teacher"
     return type(error)(message, hint=hint)

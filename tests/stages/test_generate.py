@@ -582,6 +582,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     openai = ["--set=generate.teacher={kind: openai, model: m}"]
     done = processes.run("generate", "--run=other", *openai, cwd=tmp_path, code=6)
     assert "OPENAI_API_KEY is not set" in done.stderr
+    assert done.stderr.endswith("hint: export OPENAI_API_KEY=…\n")
     plan = json.loads(command("--estimate", "--json").stdout)
     assert "new tasks" in plan["request"]["messages"][1]["content"]
 
