@@ -130,6 +130,15 @@ def test_endpoints_answer_scripts_too(tmp_path: Path) -> None:
     assert server.headers[1]["authorization"] == "Bearer sk-secret123"
 
 
+def test_characters_that_the_locale_lacks_are_spelled_out(tmp_path: Path) -> None:
+    with ChatServer(lambda body: "Olé 日") as server:
+        done = run(
+            "chat", "m", "--base-url", server.url, "-p", "Hi", cwd=tmp_path,
+            PYTHONIOENCODING="ascii",
+        )  # fmt: skip
+    assert done.stdout == "Ol\\xe9 \\u65e5\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "said"),
     [
