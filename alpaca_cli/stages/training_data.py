@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpaca_cli.core.errors import DataError, UsageError
-from alpaca_cli.core.files import digest
+from alpaca_cli.core.files import digest, sampled_digest
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.core.settings_train import Train
 from alpaca_cli.core.template import TEMPLATES, load_template
 from alpaca_cli.data.formats import HUB, read_examples
 from alpaca_cli.data.reviews import excluded, exclusion_stamp, stranger_warning, strangers
+from alpaca_cli.model.locate import find_model, weight_files
 
 if TYPE_CHECKING:
     from alpaca_cli.model.batches import Schedule
@@ -63,7 +64,7 @@ def stamp_of(
     """
     settings = recipe.train
     stamp = settings.model_dump(mode="json", exclude={*HOW, "exclude"}) | {"seed": recipe.seed}
-    stamp |= exclusion_stamp(settings.exclude)
+    stamp |= exclusion_stamp(settings.exclude) | _model_stamp(settings)
     inputs = {}
     if recipe.train.holdout_file:
         inputs["holdout_file"] = Path(recipe.train.holdout_file)
@@ -74,6 +75,17 @@ def stamp_of(
     if named.startswith(HUB):
         return stamp | {"data": named}, inputs
     return stamp, inputs | {"data": Path(named)}
+
+
+def _model_stamp(settings: Train) -> dict[str, str]:
+    """A mark of what is in the folder of a model on this machine: another may take its place."""
+    model = settings.model
+    if not isinstance(model, str) or not Path(model).expanduser().exists():
+        return {}
+    folder = find_model(model)
+    files = [*sorted(folder.glob("*.json")), *weight_files(folder)]
+    marks = [f"{path.name} {sampled_digest(path)}" for path in files]
+    return {"model_files": hashlib.sha256("\n".join(marks).encode()).hexdigest()[:12]}
 
 
 def source(run: RunFolder, data: str | None) -> str:

@@ -107,6 +107,19 @@ def test_a_template_file_that_changed_is_a_change(folder: Path) -> None:
         train(folder, "template", *changes)
 
 
+def test_another_model_in_the_folder_of_the_old_one_is_a_change(folder: Path) -> None:
+    base = save_tiny_model(folder / "replaced")
+    changes = (f"train.model={base}", "train.epochs=0.1")
+    train(folder, "replaced", *changes)
+    train(folder, "replaced", *changes)
+    weights = base / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(UsageError, match="model_files: was"):
+        train(folder, "replaced", *changes)
+
+
 def test_killed_twice_it_ends_as_if_nothing_had_happened(folder: Path) -> None:
     cut = folder / "runs" / "cut"
     arguments = ["train", "rows.jsonl", *SMALL, "--run", "runs/cut"]
