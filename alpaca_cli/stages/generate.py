@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
-from alpaca_cli.core.errors import AlpacaError
+from alpaca_cli.core.errors import AlpacaError, DataError
 from alpaca_cli.core.files import write_json, write_jsonl
 from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.progress import Progress
@@ -95,6 +95,7 @@ def run(
         probe: send so many requests and no more; to have fewer than the target is no error then.
 
     Raises:
+        DataError: there is nothing to replay.
         UsageError: the journal was made with other requests; says which keys differ.
         BudgetStop: `max_cost`, `max_requests` or `min_yield` ended it before the target.
         TeacherError: the teacher refused (key, quota, model).
@@ -105,6 +106,8 @@ def run(
     settings = recipe.generate
     seeds = load_seeds(recipe.seeds.source)
     stage = run.stage("generate")
+    if replay and not (stage / "journal.jsonl").is_file():
+        raise DataError(f"{run.path}: no replies to look at again", hint="is it this --run?")
     paid, judged_with = paid_settings(recipe, seeds), free_settings(settings)
     stored = _reopen(stage, paid, fresh)
     # A replay also serves to see what another version of the parser makes of the replies.

@@ -160,6 +160,8 @@ def test_what_another_run_has_kept_can_be_its_seeds(tmp_path: Path) -> None:
 
 def test_replay_never_asks(tmp_path: Path) -> None:
     with TeacherServer() as server:
+        with pytest.raises(DataError, match="no replies to look at again"):
+            run(tmp_path, recipe(server), replay=True)
         run(tmp_path, recipe(server))
         asked = len(server.asked)
         report = run(tmp_path, recipe(server, target=10_000), replay=True)
