@@ -125,6 +125,8 @@ def stats(
     written = {"-o": output, "--junit": junit, "--markdown": markdown, "--card": card}
     written["--figures"] = figures
     read = [*(files or ()), *filter(None, (against, check)), *session.recipe.stats.contamination]
+    if not files:
+        read += map(str, session.run.path.glob("*/*.jsonl"))
     outputs.refuse_overwriting_inputs(read, written)
     gates = None if check is None else outputs.gates_of(check)  # a wrong one is told at once
     report = _measured(session, files, fresh, own=own)

@@ -32,6 +32,7 @@ from alpaca_cli.core.records import Example
 
 Mark = Literal["good", "bad", "none"]
 
+_BEGINNING = b'{"key":'  # of every row
 SHOWN = 80  # characters of an instruction that go along with a mark
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -175,6 +176,7 @@ class ReviewFile:
     line break, a part of one is cut off.
 
     Raises:
+        DataError: it is another file, whose last line would be cut off.
         TryAgain: another process is writing to it.
         UsageError: it cannot be written.
         ResourceError: the disk is full.
@@ -200,6 +202,8 @@ class ReviewFile:
             last = path.read_bytes().rpartition(b"\n")[2]
             if _is_whole(last):
                 os.write(self._lock, b"\n")
+            elif last[: len(_BEGINNING)] != _BEGINNING[: len(last)]:
+                raise DataError(f"{path}: not a review file")
         except BlockingIOError:
             raise TryAgain(
                 f"{path}: another process is writing its marks there",

@@ -137,6 +137,15 @@ def test_a_torn_last_line_is_passed_over_then_cut_off(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(whole + b'{"key":"')
 
 
+def test_another_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text('[{"instruction": "a",\n"output": "b"}]')
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="not a review file"):
+        ReviewFile(path)
+    assert path.read_bytes() == before
+
+
 def test_a_whole_last_line_without_its_end_counts_and_stays(tmp_path: Path) -> None:
     path = write(tmp_path / "review.jsonl", row(SUM, "bad"), row(BIRD, "bad"))
     path.write_bytes(path.read_bytes().rstrip(b"\n"))  # as editors leave it

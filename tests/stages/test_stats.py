@@ -300,6 +300,10 @@ def test_what_is_read_is_not_overwritten(flag: str, tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", clean_rows(5))
     searched = ("--set", f"stats.contamination=[{data}]")
     assert run("stats", other, *searched, flag, data, cwd=tmp_path, code=2).stderr
+    (tmp_path / "r/dedup").mkdir(parents=True)
+    (tmp_path / "r/dedup/kept.jsonl").symlink_to(data)
+    kept = "r/dedup/kept.jsonl"
+    assert run("stats", "--run", "r", flag, kept, cwd=tmp_path, code=2).stderr
     assert data.read_bytes() == before
 
 
