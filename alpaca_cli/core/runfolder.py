@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,10 +124,11 @@ class StageFolder:
             return report
         if fresh == "never":
             listed = "\n  ".join(changes)
-            raise UsageError(
-                f"{self.path} was made from something else:\n  {listed}",
-                hint=f"--fresh moves it to {self._aside().name} and starts anew",
-            )
+            hint = f"--fresh moves it to {self._aside().name} and starts anew"
+            own = self.path.parent / "recipe.yaml"
+            if own.is_file():
+                hint += f"; the run's own settings are in --recipe {shlex.quote(str(own))}"
+            raise UsageError(f"{self.path} was made from something else:\n  {listed}", hint=hint)
         self.move_aside()
         return None
 

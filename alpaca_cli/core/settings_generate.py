@@ -257,7 +257,8 @@ class Generate(Section):
 
     @model_validator(mode="after")
     def _cost_needs_a_price(self) -> Generate:
-        if self.max_cost is not None and getattr(self.teacher, "price", None) is None:
+        unknown = isinstance(self.teacher, OpenAITeacher) and self.teacher.price is None
+        if self.max_cost is not None and unknown:
             raise ValueError("max_cost needs teacher.price: without it spending is unknown")
         return self
 

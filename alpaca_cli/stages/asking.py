@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+from alpaca_cli.core.errors import AlpacaError
 from alpaca_cli.core.journal import Journal
 from alpaca_cli.core.settings_generate import OpenAITeacher, ProceduralTeacher
 from alpaca_cli.data.batches import BatchDispatcher
@@ -21,7 +22,7 @@ from alpaca_cli.data.signals import Signals
 from alpaca_cli.data.spending import Spending
 from alpaca_cli.data.teacher import Teacher, open_teacher
 from alpaca_cli.stages.generation import Generation
-from alpaca_cli.stages.judging import STAMP, Judging
+from alpaca_cli.stages.judging import JUDGE, STAMP, Judging, judges_error, of_judge
 
 TICK = 0.25  # seconds
 Say = Callable[[str], None]
@@ -55,8 +56,15 @@ async def ask(
         else:
             judge = judging.settings.teacher
             opened = open_teacher(judge, settings.concurrency, judging.ledger.limit_field)
-            answer = await stack.enter_async_context(opened)
-            scorer = _dispatcher(answer, judge, judging.spending, work, journal, say, STAMP)
+            try:
+                answer = await stack.enter_async_context(opened)
+            except AlpacaError as error:
+                raise judges_error(error, JUDGE) from None
+
+            def told(text: str) -> None:
+                say(of_judge(text, JUDGE))
+
+            scorer = _dispatcher(answer, judge, judging.spending, work, journal, told, STAMP)
             judging.dispatcher = scorer
             await _both(writer, scorer, work, judging)
     work.ended_by = writer.ended_by
@@ -127,7 +135,7 @@ async def _both(
     async def score() -> None:
         await scorer.run(judging, lambda: written)
         if scorer.ended_by is not None:
-            writer.stop(scorer.ended_by)
+            writer.stop(judges_error(scorer.ended_by, JUDGE))
 
     with Signals(interrupt):
         await asyncio.gather(write(), score())

@@ -55,7 +55,8 @@ def preferences(
     Returns:
         n: pairs with a result: `wins`, `losses`, `ties`; `identical` of these have equal texts.
         no_verdict, pending: pairs without a result, for good and for now.
-        win_rate, interval: a tie is half a win; None without any pair, as all rates here.
+        win_rate, interval: a tie is half a win; None without any pair, as all rates here. The
+            interval is a bootstrap's; Wilson's when all pairs went the same way.
         decisive_rate, decisive_interval: wins of wins and losses; Wilson's.
         length_controlled, length_controlled_interval, length_controlled_note.
         characters: mean length of both sides' answers, in characters.
@@ -98,7 +99,12 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _interval(values: Sequence[float], bootstrap: Bootstrap) -> list[float] | None:
-    return list(bootstrap.interval(values)) if values else None
+    if not values:
+        return None
+    if len(set(values)) > 1:
+        return list(bootstrap.interval(values))
+    # Of equal values a bootstrap makes a point, as if three wins of three were certainty.
+    return [round(end, 4) for end in wilson_interval(sum(values), len(values))]
 
 
 def _decisive(wins: int, losses: int) -> dict[str, Any]:

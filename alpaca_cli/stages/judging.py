@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from alpaca_cli.core.errors import AlpacaError
 from alpaca_cli.core.records import Example
 from alpaca_cli.core.settings_generate import Judge
 from alpaca_cli.data.dispatch import Dispatcher
@@ -18,7 +19,9 @@ from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.spending import Spending
 from alpaca_cli.data.teacher import Refused, Unsupported
 
+JUDGE = "generate.judge"
 STAMP = {"of": "judge"}  # on every journal row of a judge
+_TEACHER = "generate.teacher"  # whose recipe keys the engine of generation names
 
 
 class Judging:
@@ -31,7 +34,7 @@ class Judging:
     def __init__(self, settings: Judge, pool: Pool, scored: Callable[[], Awaitable[None]]) -> None:
         self.settings = settings
         price = settings.teacher.price
-        self.spending = Spending(price, usd=settings.max_cost, name="generate.judge")
+        self.spending = Spending(price, usd=settings.max_cost, name=JUDGE)
         self.ledger = Ledger(self.spending)
         self.dispatcher: Dispatcher | None = None
         self._build = JudgeBuilder(settings)
@@ -104,3 +107,22 @@ class Judging:
         if not self._queue.get(row["n"], items):
             del self._queue[row["n"]]
             self._asked.discard(row["n"])
+
+
+def of_judge(text: str, section: str) -> str:
+    """What the engine of generation says, in the words of a judge.
+
+    Args:
+        section: its recipe key, such as `eval.judge`.
+    """
+    return text.replace(_TEACHER, f"{section}.teacher").replace("the teacher", "the judge")
+
+
+def judges_error(error: BaseException, section: str) -> BaseException:
+    """The engine's error in the words of a judge; what is none of ours stays as it is."""
+    if not isinstance(error, AlpacaError):
+        return error
+    hint = of_judge(error.hint, section)
+    if "alpaca generate --estimate" in hint:  # which shows the teacher's request
+        hint = f"see {section}.teacher"
+    return type(error)(of_judge(str(error), section), hint=hint)

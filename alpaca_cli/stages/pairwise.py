@@ -32,8 +32,10 @@ from alpaca_cli.data.prompts import Request
 from alpaca_cli.data.signals import Signals
 from alpaca_cli.data.spending import Spending
 from alpaca_cli.data.teacher import Refused, Unsupported, open_teacher
+from alpaca_cli.stages.judging import judges_error, of_judge
 
 JOURNAL = "judge.jsonl"
+SECTION = "eval.judge"
 ATTEMPTS = 2  # at a verdict: replies without one are asked for once more
 
 Side = Literal["a", "b", "tie"]  # a: the model that is evaluated, b: its opponent
@@ -107,7 +109,7 @@ class Judging:
     ) -> None:
         self.build = VerdictBuilder(settings.teacher)
         price = settings.teacher.price
-        self.spending = Spending(price, usd=settings.max_cost, name="eval.judge")
+        self.spending = Spending(price, usd=settings.max_cost, name=SECTION)
         self.ledger = Ledger(self.spending)
         self.replayed = self.asked = self.unread = 0
         self._landed = landed
@@ -255,7 +257,7 @@ def judge(
     if work.replayed:
         done = "none was asked for again" if work.asked else "nothing was asked for"
         progress.info(f"judge: {work.replayed:,} replies from the journal; {done}")
-    return work, _reworded(ended)
+    return work, None if ended is None else judges_error(ended, SECTION)
 
 
 async def _ask(
@@ -271,7 +273,7 @@ async def _ask(
             attempts=teacher.max_attempts,
             patience=teacher.patience,
             announce=True,
-            say=lambda text: say(text.replace(*_NAMES)),
+            say=lambda text: say(of_judge(text, SECTION)),
         )
         with Signals(dispatcher.interrupt):
             await dispatcher.run(work)
@@ -280,21 +282,6 @@ async def _ask(
 
 def _cost(spending: Spending) -> str:
     return "" if spending.price is None else f"${spending.spent:.4f}"
-
-
-# The engine of generation names its own recipe keys; here it works for another section.
-_NAMES = ("generate.teacher", "eval.judge.teacher")
-
-
-def _reworded(error: BaseException | None) -> BaseException | None:
-    """The engine's error in the words of this section."""
-    if not isinstance(error, AlpacaError):
-        return error
-    message = str(error).replace(*_NAMES).replace("the teacher", "the judge")
-    hint = error.hint.replace(*_NAMES)
-    if "alpaca generate" in hint:
-        hint = "see eval.judge.teacher"
-    return type(error)(message, hint=hint)
 
 
 def about(work: Judging, settings: PairwiseJudge) -> Mapping[str, Any]:

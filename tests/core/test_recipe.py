@@ -61,7 +61,10 @@ def test_every_mistake_names_its_line(tmp_path: Path) -> None:
         ("train: {method: loar}\n", "or 'qlora', did you mean \"lora\"?"),
         ("extends: nowhere\n", 'no recipe "nowhere"'),
         ("extends: [a]\n", ":1: extends: must be a recipe's name or path"),
-        ("generate: {max_cost: 3}\n", ":1: generate: max_cost needs teacher.price"),
+        (
+            "generate: {max_cost: 3, teacher: {kind: openai, model: m}}\n",
+            ":1: generate: max_cost needs teacher.price",
+        ),
         ("train: {epochs: .inf}\n", ":1: train.epochs: Input should be a finite number"),
         ("train: {learning_rate: .nan}\n", ":1: train.learning_rate: Input should be a finite"),
         ("name: a/b\n", ":1: name: String should match pattern"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from alpaca_cli.core.errors import BudgetStop
+from alpaca_cli.core.errors import BudgetStop, TeacherError
 from alpaca_cli.core.progress import Progress
 from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
@@ -119,6 +119,23 @@ def test_the_judges_budget_stops_and_a_higher_one_goes_on(tmp_path: Path) -> Non
         assert {asked.attempt for asked in server.asked} == {1}, "nothing is judged twice"
     for name in ("kept.jsonl", "rejected.jsonl"):
         assert rows(tmp_path / "cut", name) == rows(tmp_path / "straight", name)
+
+
+def test_what_a_judge_lacks_is_told_in_its_own_keys(tmp_path: Path) -> None:
+    with TeacherServer(answer=answer) as server:
+        what = recipe(server)
+        assert what.generate.judge is not None
+        lacking = {"api_key_env": "NO_SUCH_KEY", "base_url": "https://judge.invalid/v1"}
+        teacher = what.generate.judge.teacher.model_dump() | lacking
+        with pytest.raises(TeacherError, match=r"generate\.judge\.teacher\.api_key_env"):
+            run(tmp_path / "key", recipe(server, judge={"teacher": teacher}))
+    refused = Fault(404, {"error": {"message": "no such model"}})
+    with TeacherServer(
+        lambda asked: refused if asked.body["model"] == "judge" else None, answer=answer
+    ) as server:
+        with pytest.raises(TeacherError, match="the judge") as caught:
+            run(tmp_path / "model", recipe(server))
+        assert "generate.judge.teacher.model" in caught.value.hint
 
 
 def test_another_threshold_costs_nothing_and_another_judge_is_asked(tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ def test_a_judge_that_always_says_first_is_exposed(tmp_path: Path) -> None:
     assert found["win_rate"] == 0.5
     assert found["by_order"] == {"shown_first": 1, "shown_second": 0}
     assert found["position_bias"] == 1
-    assert found["position_bias_interval"] == [1, 1]
+    # Sixty of sixty are no certainty: Wilson's interval begins at n / (n + z²).
+    assert found["position_bias_interval"] == [pytest.approx(60 / (60 + 1.96**2), abs=1e-4), 1]
     assert found["agreement"] == 0
     assert "prefers whatever it is shown first: in 100% of its verdicts" in found["position_note"]
     assert found["decisive_rate"] is None
