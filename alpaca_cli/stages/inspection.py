@@ -15,7 +15,7 @@ from alpaca_cli.core.runfolder import RunFolder
 from alpaca_cli.core.settings import Recipe
 from alpaca_cli.data.formats import read_examples
 from alpaca_cli.data.reviews import excluded
-from alpaca_cli.stages.training_data import exclusion_warnings, source
+from alpaca_cli.stages.training_data import data_warnings, source
 
 if TYPE_CHECKING:
     from alpaca_cli.model.rows import Row
@@ -122,7 +122,7 @@ def inspect_rows(recipe: Recipe, run: RunFolder, data: str | None, count: int) -
         trained_tokens=trained,
         trained_share=trained / total,
         rows=[_inspected(rows[index], tokens, examples) for index in dict.fromkeys(chosen)],
-        notes=[*tokens.notes, *exclusion_warnings(recipe.train, named)],
+        notes=[*tokens.notes, *data_warnings(recipe.train, named)],
     )
 
 

@@ -22,7 +22,7 @@ from alpaca_cli.data.formats import read_examples
 from alpaca_cli.data.reviews import excluded
 from alpaca_cli.stages.fitting import Fitting
 from alpaca_cli.stages.training import disk_needed
-from alpaca_cli.stages.training_data import exclusion_warnings, hold_out, schedule_of, source
+from alpaca_cli.stages.training_data import data_warnings, hold_out, schedule_of, source
 
 if TYPE_CHECKING:
     from alpaca_cli.model.batches import Schedule
@@ -152,7 +152,7 @@ def plan(
         settings, "", lambda: read_examples([named]), None, excluded(settings.exclude)
     )
     found = _planned(recipe, run, on, tokens)
-    return replace(found, notes=[*found.notes, *exclusion_warnings(settings, named)])
+    return replace(found, notes=[*found.notes, *data_warnings(settings, named)])
 
 
 def _machine(settings: Train, machine: str | None) -> _Machine:

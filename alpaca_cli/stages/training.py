@@ -19,7 +19,7 @@ from alpaca_cli.core.settings_train import ScratchModel, Train
 from alpaca_cli.stages.observing import observed
 from alpaca_cli.stages.training_data import (
     asked_rows,
-    exclusion_warnings,
+    data_warnings,
     hold_out,
     schedule_of,
     source,
@@ -98,7 +98,7 @@ def train_here(
         training = _training(recipe, run, data, stage, tokens, trainee, accelerator, strategy)
         _announce(progress, settings, tokens, training, checkpoint, notes)
         if accelerator.is_main_process:
-            for warning in exclusion_warnings(settings, source(run, data)):
+            for warning in data_warnings(settings, source(run, data)):
                 progress.warn(warning)
             # Not sooner: data or a model that had to be put right first are not "changed" later.
             stage.begin(stamp, inputs)

@@ -121,11 +121,22 @@ def tokens_of(settings: Train, run: RunFolder, data: str | None) -> Tokens:
     )
 
 
-def exclusion_warnings(settings: Train, named: str) -> list[str]:
-    """What to say of review files that have nothing to do with the data."""
-    if not settings.exclude:
+def data_warnings(settings: Train, named: str) -> list[str]:
+    """What to say of review files that have nothing to do with the data, and of held-out examples
+    that are trained on."""
+    if not (settings.exclude or settings.holdout_file):
         return []  # without reading the data
-    return [stranger_warning(path) for path in strangers(settings.exclude, read_examples([named]))]
+    examples = read_examples([named])
+    said = [stranger_warning(path) for path in strangers(settings.exclude, examples)]
+    if settings.holdout_file:
+        trained = {each.review_key() for each in examples} - excluded(settings.exclude)
+        held_out = read_examples([settings.holdout_file])
+        if both := sum(each.review_key() in trained for each in held_out):
+            said.append(
+                f"{both:,} of {len(held_out):,} held-out examples are trained on, too: their loss "
+                "says nothing about new ones"
+            )
+    return said
 
 
 def hold_out(settings: Train, tokens: Tokens, seed: int) -> tuple[Rows, Rows]:

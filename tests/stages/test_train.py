@@ -202,6 +202,14 @@ def test_a_plan_trains_nothing(folder: Path) -> None:
     assert not here.path.exists()
 
 
+def test_held_out_examples_that_are_trained_on_are_told(folder: Path) -> None:
+    held_out = folder / "held-out.jsonl"
+    write_jsonl(held_out, [*ROWS[:3], {"instruction": "Say yes.", "output": "yes"}])
+    here = RunFolder(folder / "runs" / "held-out")
+    planned = plan(recipe(f"train.holdout_file={held_out}"), here, str(folder / "rows.jsonl"))
+    assert any("3 of 4 held-out examples are trained on" in note for note in planned.notes)
+
+
 def test_a_run_trains_on_what_dedup_kept_else_on_what_was_generated(tmp_path: Path) -> None:
     settings, here = recipe("train.epochs=0.2"), RunFolder(tmp_path)
     with pytest.raises(DataError, match="no examples to train on"):
