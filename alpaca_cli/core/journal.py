@@ -5,19 +5,20 @@ can tear the last line only; opening the journal cuts that line off, so every li
 A broken line anywhere else is not a crash but damage, and is refused with its number.
 
 What the rows mean is the caller's business. One writer at a time: the run folder's lock sees to
-that.
+that, and `hold` for a file that a person has named.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alpaca_cli.core.errors import DataError
+from alpaca_cli.core.errors import DataError, TryAgain
 from alpaca_cli.core.files import disk_error, json_line, read_jsonl, sync_folder
 
 
@@ -87,6 +88,68 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def hold(
+    path: Path, kind: str, beginning: bytes, check: Callable[[Any], object], mode: int = 0o600
+) -> int:
+    """Lock a file that a person has named, before a `Journal` opens it; created when absent.
+
+    A last row without its line break, as editors leave it, gets one. What is left of a row that a
+    crash has torn is the journal's to cut off; the end of another file, named by mistake, is not.
+
+    Args:
+        kind: what its rows are, for messages.
+        beginning: of every row as it is written.
+        check: raises ValueError for a row of another kind.
+
+    Returns:
+        A descriptor that holds the lock until it is closed.
+
+    Raises:
+        DataError: it is another file, which stays as it is.
+        TryAgain: another process is writing to it.
+        UsageError: it cannot be written.
+        ResourceError: the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        last = path.read_bytes().rpartition(b"\n")[2]
+        if last and _is_whole(last, f"{path}: not a file of {kind}", beginning, check):
+            os.write(descriptor, b"\n")
+    except BlockingIOError:
+        os.close(descriptor)
+        raise TryAgain(
+            f"{path}: another process is writing {kind} there",
+            hint="end that one, or name another file",
+        ) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise disk_error(error, path) from error
+    except DataError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_whole(line: bytes, refusal: str, beginning: bytes, check: Callable[[Any], object]) -> bool:
+    """Whether a last line is a whole row; DataError when it is no part of one either."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        if line[: len(beginning)] != beginning[: len(line)]:
+            raise DataError(refusal) from error
+        return False
+    try:
+        check(row)
+    except ValueError as error:
+        raise DataError(f"{refusal}: {error}") from error
+    return True
 
 
 def whole_rows(path: Path) -> Iterator[dict[str, Any]]:

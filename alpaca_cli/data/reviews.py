@@ -14,7 +14,6 @@ How marks are made is not known here (`alpaca_cli.stages.browsing`), nor what is
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,9 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from alpaca_cli.core.errors import DataError, TryAgain
-from alpaca_cli.core.files import disk_error
-from alpaca_cli.core.journal import Journal
+from alpaca_cli.core.errors import DataError
+from alpaca_cli.core.journal import Journal, hold
 from alpaca_cli.core.records import Example
 
 Mark = Literal["good", "bad", "none"]
@@ -183,34 +181,13 @@ class ReviewFile:
     """
 
     def __init__(self, path: Path) -> None:
+        # Others may read what one has marked.
+        self._lock = hold(path, "reviews", _BEGINNING, _parsed, 0o666)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise disk_error(error, path) from error
-        try:
-            self._hold(path)
             self._journal = Journal(path)
         except BaseException:
             os.close(self._lock)
             raise
-
-    def _hold(self, path: Path) -> None:
-        """Lock the file, then end its last row."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            last = path.read_bytes().rpartition(b"\n")[2]
-            if _is_whole(last):
-                os.write(self._lock, b"\n")
-            elif last[: len(_BEGINNING)] != _BEGINNING[: len(last)]:
-                raise DataError(f"{path}: not a review file")
-        except BlockingIOError:
-            raise TryAgain(
-                f"{path}: another process is writing its marks there",
-                hint="end that one, or name another file",
-            ) from None
-        except OSError as error:
-            raise disk_error(error, path) from error
 
     def add(self, review: Review) -> None:
         """Append a review; it is on the disk when this returns.

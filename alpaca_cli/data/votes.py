@@ -10,7 +10,7 @@ row without them ends a training. Who votes, and how answers are shown, is not k
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from alpaca_cli.core.errors import DataError, UsageError
-from alpaca_cli.core.files import disk_error, read_jsonl, write_jsonl
+from alpaca_cli.core.files import read_jsonl, write_jsonl
 from alpaca_cli.core.intervals import wilson_interval
-from alpaca_cli.core.journal import Journal
+from alpaca_cli.core.journal import Journal, hold
 
 _BEGINNING = b'{"instruction":'  # of every line
 Side = Literal["a", "b"]
@@ -127,6 +127,7 @@ class VoteFile:
         UsageError: both are the same model.
         DataError: the file is damaged, or none of votes; a vote that a crash has left half
             written is cut off.
+        TryAgain: another process is writing votes there.
     """
 
     def __init__(self, path: Path, models: tuple[str, str]) -> None:
@@ -134,12 +135,16 @@ class VoteFile:
             raise UsageError(f"{models[0]}: a blind comparison needs two models")
         self.path, self.models = path, models
         self.preferences = path.with_name(f"{path.stem}.preferences.jsonl")
-        _check_last_line(path)
-        self._journal = Journal(path)
+        self._lock = hold(path, "votes", _BEGINNING, _vote)
+        try:
+            self._journal = Journal(path)
+        except BaseException:
+            os.close(self._lock)
+            raise
         try:
             read_votes(path)
         except DataError:
-            self._journal.close()
+            self.close()
             raise
 
     def add(self, vote: Vote) -> None:
@@ -160,6 +165,7 @@ class VoteFile:
     def close(self) -> None:
         """Give the file back."""
         self._journal.close()
+        os.close(self._lock)
 
     def __enter__(self) -> VoteFile:
         return self
@@ -183,29 +189,6 @@ def read_votes(path: Path) -> list[Vote]:
         except ValueError as error:
             raise DataError(f"{path}:{number}: not a vote: {error}") from error
     return votes
-
-
-def _check_last_line(path: Path) -> None:
-    """See that a last line without its end is a vote's: opening the journal will cut it off.
-
-    An editor may have taken the end of a whole vote, which gets it back.
-
-    Raises:
-        DataError: the file is another one.
-    """
-    try:
-        last = path.read_bytes().rpartition(b"\n")[2] if path.is_file() else b""
-        if last:
-            _vote(json.loads(last))
-            with open(path, "ab") as file:
-                file.write(b"\n")
-    except OSError as error:
-        raise disk_error(error, path) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        if last[: len(_BEGINNING)] != _BEGINNING[: len(last)]:
-            raise DataError(f"{path}: not a file of votes") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not a file of votes: {error}") from error
 
 
 def _vote(row: Any) -> Vote:

@@ -141,7 +141,7 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text('[{"instruction": "a",\n"output": "b"}]')
     before = path.read_bytes()
-    with pytest.raises(DataError, match="not a review file"):
+    with pytest.raises(DataError, match="not a file of reviews"):
         ReviewFile(path)
     assert path.read_bytes() == before
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 
-from alpaca_cli.core.errors import DataError, UsageError
+from alpaca_cli.core.errors import DataError, TryAgain, UsageError
 from alpaca_cli.core.intervals import wilson_interval
 from alpaca_cli.data.votes import Vote, VoteFile, read_votes, standings
 
@@ -72,6 +72,8 @@ def test_a_file_of_votes_is_on_two_models_and_whole(tmp_path: Path) -> None:
     assert not path.exists()
     with VoteFile(path, ("student", "teacher")) as file:
         assert file.standing() is None
+        with pytest.raises(TryAgain, match="another process is writing votes there"):
+            VoteFile(path, ("student", "teacher"))
         file.add(VOTE)
     path.write_bytes(path.read_bytes() + '{"instruction":"é'.encode()[:-1])  # a power cut
     with VoteFile(path, ("student", "teacher")) as file:
