@@ -103,7 +103,8 @@ def test_a_batch_that_does_not_split_is_told_at_once(folder: Path) -> None:
 )
 def test_asked_to_stop_all_save_first(folder: Path, number: signal.Signals, code: int) -> None:
     name = f"stopped-{number}"
-    parent = begin(folder, name, *ENDLESS, "--gpus", "cpu:2")
+    # Behind the fifth step, whose checkpoint is saved in any case.
+    parent = begin(folder, name, *ENDLESS, "--gpus", "cpu:2", steps=6)
     others = family(parent.pid)
     assert len(others) == 3
     parent.send_signal(number)
