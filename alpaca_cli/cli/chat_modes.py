@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from alpaca_cli.cli.options import print_json, runs_folder, stderr
+from alpaca_cli.cli.options import SafeConsole, print_json, runs_folder, stderr
 from alpaca_cli.core.errors import UsageError
 from alpaca_cli.core.progress import Progress
 
@@ -234,7 +234,7 @@ def _prove(wish: Wish, data: Path, progress: Progress) -> None:
         print_json(asdict(found))
     elif found.difference is None:
         count = f"{found.compared:,} of {found.examples:,} examples"
-        Console(highlight=False, soft_wrap=True).print(
+        SafeConsole(highlight=False, soft_wrap=True).print(
             f"{count}: prompt and answer in chat are the ids {found.ids}, EOS included"
         )
     parity.check(found)

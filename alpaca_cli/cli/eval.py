@@ -16,6 +16,7 @@ from alpaca_cli.cli.options import (
     QuietOption,
     RecipeOption,
     RunOption,
+    SafeConsole,
     SetOption,
     freshness,
     open_session,
@@ -167,12 +168,10 @@ def _count_votes(files: list[Path], json: bool) -> None:
     """What people's votes add up to; nothing else is done."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from alpaca_cli.stages.eval_votes import run
 
     found = run(files)
     if json:
         print_json(asdict(found))
     else:
-        Console(highlight=False).print(show_votes(found))
+        SafeConsole(highlight=False).print(show_votes(found))

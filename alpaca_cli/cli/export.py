@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from alpaca_cli.cli.options import (
     FreshOption,
     JsonOption,
     QuietOption,
+    SafeConsole,
     print_json,
     runs_folder,
     stderr,
@@ -126,7 +127,7 @@ def export(
     if json:
         print_json(asdict(report))
     else:
-        Console(highlight=False).print(show(report))
+        SafeConsole(highlight=False).print(show(report))
     progress.info(f"next: {stage.next_command(report)}")
 
 

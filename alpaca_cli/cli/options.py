@@ -18,7 +18,7 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.progress import CONTROL, Progress
 
 if TYPE_CHECKING:
     from alpaca_cli.core.runfolder import Fresh, RunFolder
@@ -144,10 +144,6 @@ def stderr() -> Console:
     return SafeConsole(stderr=True)
 
 
-# Escape sequences begin with one of these; rich takes out a few of them itself.
-_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
-
 class SafeConsole(Console):
     """A console that lets no text of the data steer the terminal."""
 
@@ -156,7 +152,7 @@ class SafeConsole(Console):
     ) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             text, style, control = segment
-            yield segment if control else Segment(text.translate(_CONTROL), style)
+            yield segment if control else Segment(text.translate(CONTROL), style)
 
 
 def print_json(value: Any) -> None:

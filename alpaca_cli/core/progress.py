@@ -28,6 +28,9 @@ from rich.progress import Progress as RichProgress
 PLAIN_EVERY = 5.0  # seconds between plain lines
 RARER = 60.0  # after an hour a log gets a line a minute: a batch may take a day
 LIVE_EVERY = 0.25  # seconds between two drawings of a view
+# What others write may steer a terminal (escape sequences start with a control character): with
+# `str.translate` only newline and tab get through.
+CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 class Progress:

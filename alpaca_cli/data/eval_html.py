@@ -12,10 +12,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from alpaca_cli.core.progress import CONTROL
+
 _STYLE = (Path(__file__).parent / "eval.css").read_text("utf-8")
 QUESTIONS = 1000  # shown on the page: more would be too much for a browser
 FAMILIES = 24  # more categories than this are folded away
-_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 Figures = Mapping[str, Any]
 
@@ -311,4 +312,4 @@ def _signed(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(text.translate(_CONTROL))
+    return escape(text.translate(CONTROL))

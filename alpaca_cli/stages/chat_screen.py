@@ -27,7 +27,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from alpaca_cli.core.errors import AlpacaError
-from alpaca_cli.stages.speaker import CONTROL
+from alpaca_cli.core.progress import CONTROL
 
 REDRAWS = 20  # a second, at most
 SHARE = 4  # times as long as drawing took is waited until the next: a fifth of a core at most

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from alpaca_cli.core.errors import AlpacaError, DataError, TeacherError, TryAgain, UsageError
+from alpaca_cli.core.progress import CONTROL
 from alpaca_cli.model.dialogue import Exchange, Sampling, joined
 from alpaca_cli.stages.chat_session import NO_LIMIT, Session
-from alpaca_cli.stages.speaker import CONTROL, Reply, Room
+from alpaca_cli.stages.speaker import Reply, Room
 from alpaca_cli.stages.speaking import Trimmer, check_texts
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.progress import CONTROL, Progress
 from alpaca_cli.model.dialogue import Sampling
 from alpaca_cli.model.locate import find_model
 from alpaca_cli.stages.chat_session import Session
-from alpaca_cli.stages.speaker import CONTROL, Reply, Room
+from alpaca_cli.stages.speaker import Reply, Room
 from alpaca_cli.stages.speaking import Trimmer, check_texts
 
 if TYPE_CHECKING:

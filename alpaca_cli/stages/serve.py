@@ -42,11 +42,10 @@ from alpaca_cli.core.errors import (
     did_you_mean,
     missing_extra,
 )
-from alpaca_cli.core.progress import Progress
+from alpaca_cli.core.progress import CONTROL, Progress
 from alpaca_cli.core.runfolder import newest_model
 from alpaca_cli.model.locate import find_model
 from alpaca_cli.stages.listening import is_loopback, listen, reachable, shown, url
-from alpaca_cli.stages.speaker import CONTROL
 
 if TYPE_CHECKING:
     from alpaca_cli.model.serving import Prepared

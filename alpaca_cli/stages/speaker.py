@@ -14,10 +14,6 @@ from typing import Protocol
 from alpaca_cli.model.dialogue import Sampling
 from alpaca_cli.stages.chat_session import Session
 
-# What a model writes may steer a terminal (escape sequences start with a control character):
-# only newline and tab get through.
-CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from alpaca_cli.core.errors import AlpacaError, UsageError
+from alpaca_cli.core.progress import CONTROL
 from alpaca_cli.data.votes import Said
 from alpaca_cli.stages.chat_session import Session
-from alpaca_cli.stages.speaker import CONTROL
 from alpaca_cli.stages.web_chat import (
     LONGEST,
     MOST_NEW_TOKENS,

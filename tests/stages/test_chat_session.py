@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpaca_cli.core.errors import AlpacaError, DataError, UsageError
+from alpaca_cli.core.progress import CONTROL
 from alpaca_cli.data.formats import read_examples
 from alpaca_cli.model.dialogue import Exchange, Sampling
 from alpaca_cli.stages.chat_input import read_message
@@ -28,7 +29,6 @@ from alpaca_cli.stages.chat_session import (
     save,
     settings,
 )
-from alpaca_cli.stages.speaker import CONTROL
 from alpaca_cli.stages.speaking import Trimmer
 
 EMPTY = Session(Sampling())

@@ -300,11 +300,12 @@ def test_the_self_instruct_evaluation_tasks_load_as_they_are(
 
 def test_votes_of_people_are_counted(tmp_path: Path) -> None:
     vote = {"instruction": "Hi", "input": "", "system": "", "answer_a": "1", "answer_b": "2",
+            "model_a": "mine", "model_b": "theirs\x1b[2J",
             "at": "2026-11-22T10:00:00+00:00"}  # fmt: skip
     for name, votes in (("one", ["a"] * 9 + ["tie"] * 3), ("two", ["b"] * 2)):
         path = tmp_path / f"{name}.jsonl"
         write_jsonl(path, [
-            vote | {"model_a": "mine", "model_b": "theirs", "first": "ab"[at % 2], "vote": said}
+            vote | {"first": "ab"[at % 2], "vote": said}
             for at, said in enumerate(votes)
         ])  # fmt: skip
     files = ["--votes", tmp_path / "one.jsonl", "--votes", tmp_path / "two.jsonl"]
@@ -314,6 +315,7 @@ def test_votes_of_people_are_counted(tmp_path: Path) -> None:
     shown = processes.run("eval", *files, cwd=tmp_path).stdout
     assert "14 votes" in shown
     assert "52.3 to 94.9" in shown
+    assert "\x1b" not in shown, "a name in a file of votes steers no terminal"
     (tmp_path / "empty.jsonl").touch()
     wrong = processes.run("eval", "--votes", tmp_path / "empty.jsonl", code=3, cwd=tmp_path)
     assert "no votes" in wrong.stderr
